@@ -1,0 +1,40 @@
+"""Every error a user of trio-voice may meet, each saying what to do."""
+
+from __future__ import annotations
+
+
+class TrioVoiceError(Exception):
+    """The base of every error that this package raises on purpose."""
+
+
+class ConfigError(TrioVoiceError):
+    """A setting that cannot work, found before anything was sent or opened."""
+
+
+class ToolSchemaError(ConfigError):
+    """A function that cannot be offered as a tool: its types say nothing a model could be told."""
+
+
+class DeviceError(TrioVoiceError):
+    """A microphone or loudspeaker is missing, or failed."""
+
+
+class WireLost(TrioVoiceError):
+    """The connection to the server is gone, or was never made.
+
+    `retryable` tells whether connecting again may help: a reset socket yes, a refused key no.
+    """
+
+    def __init__(self, reason: str, *, retryable: bool, close_code: int | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.retryable = retryable
+        self.close_code = close_code
+
+
+class SessionEnded(TrioVoiceError):
+    """The session is disconnected, so what was asked of it cannot happen any more."""
+
+
+class EngineMissing(TrioVoiceError):
+    """A part of the offline speech stack is not installed; the message says how to get it."""
