@@ -4,6 +4,7 @@ Core ring: no trio, no clock, no socket. From the wire inward:
 
 * `codec` - text frames to events and back; a bad frame is a value (`RemoteProtocolError`), never an exception
 * `server_events` - the 46 events a server sends, and the beta's names of six of them
+* `repair` - what other servers get slightly wrong, made usable
 * `client_events` - the 11 events a client sends
 * `session_config` - what `session.update` sets, and `merged`, the rule by which it does
 * `responses` - an answer asked for, reported, and paid
@@ -13,6 +14,7 @@ Core ring: no trio, no clock, no socket. From the wire inward:
 An event's class is its wire name in CamelCase: `response.output_audio.delta` is `ResponseOutputAudioDelta`.
 """
 
+# ruff: noqa: I001 - in the order of the specification, one block per module
 from __future__ import annotations
 
 from trio_voice.protocol.client_events import (

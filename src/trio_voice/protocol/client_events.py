@@ -1,7 +1,7 @@
 """The eleven events that a client sends, each named after its wire name in CamelCase.
 
 Core ring: pure values. The conversation and the uplink make them, `codec.encode` writes them, the local
-server reads them back. Every event may carry an `event_id` of the client's own, which the server's `error` echoes.
+server reads them back. An event may carry an `event_id` of the client's own, which `error` echoes.
 The invariant: an absent field stays absent (`UNSET`), since to the server null is a value.
 """
 

@@ -1,11 +1,11 @@
 """Text frames to events and back: the only place where JSON is read or written.
 
 Core ring: pure. The downlink gives each frame to `decode_server_event`, the uplink sends what `encode`
-returns, the local server uses the mirror images. The invariant: decoding never raises, whatever the frame holds; what
-cannot be understood is a value too, `UnknownEvent` or `RemoteProtocolError`, and the reader goes on.
+returns, the local server uses the mirror images. The invariant: decoding never raises, whatever the frame
+holds; what cannot be understood is a value too (`UnknownEvent`, `RemoteProtocolError`), and the reader goes on.
 
 The usual path is one msgspec decode of one tagged union (9 µs for a 4.8 kB audio delta, base64 included).
-Only when that fails is the frame looked at again, to say what was wrong with it.
+Only when that fails is the frame looked at again, to say what was wrong with it, or to mend it (`repair`).
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import attrs
 import msgspec
 
 from trio_voice.protocol.client_events import CLIENT_EVENTS, ClientEvent
-from trio_voice.protocol.items import ErrorDetail
-from trio_voice.protocol.server_events import BETA_SERVER_EVENTS, SERVER_EVENTS, ErrorEvent, ServerEvent
+from trio_voice.protocol.repair import repaired
+from trio_voice.protocol.server_events import BETA_SERVER_EVENTS, SERVER_EVENTS, ServerEvent
 
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 """Longer frames are not parsed. The longest legitimate ones are a 15 MiB append and a retrieved item's sound
@@ -78,8 +78,8 @@ def decode_server_event(
         event: ServerEvent = _server_decoder().decode(raw)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as failure:
         result = _explain(raw, failure, _server_types())
-        if isinstance(result, RemoteProtocolError) and result.type == "error":
-            return _repaired_error(raw) or result
+        if isinstance(result, RemoteProtocolError) and result.type is not None:
+            return repaired(raw, result.type, _server_decoder()) or result
         return result
     return event
 
@@ -142,7 +142,7 @@ def _too_long(raw: str | bytes, max_bytes: int) -> RemoteProtocolError:
 def _explain(raw: str | bytes, failure: Exception, known: frozenset[str]) -> Undecodable:
     """Why the frame failed to decode; an unknown type is no failure."""
     excerpt = _excerpt(raw)
-    if isinstance(failure, UnicodeError):
+    if isinstance(failure, UnicodeError) or not _is_utf8(raw):
         return RemoteProtocolError(NOT_UTF8, excerpt)
     try:
         fields = _shallow.decode(raw)
@@ -152,8 +152,6 @@ def _explain(raw: str | bytes, failure: Exception, known: frozenset[str]) -> Und
         return RemoteProtocolError("an event is a JSON object, and this is another JSON value", excerpt)
     except msgspec.DecodeError as malformed:
         return RemoteProtocolError(f"not JSON: {malformed}", excerpt)
-    except UnicodeError:
-        return RemoteProtocolError(NOT_UTF8, excerpt)
     except RecursionError:
         return RemoteProtocolError(TOO_DEEP, excerpt)
     if "type" not in fields:
@@ -161,33 +159,21 @@ def _explain(raw: str | bytes, failure: Exception, known: frozenset[str]) -> Und
     if not isinstance(type_, str):
         return RemoteProtocolError("the event's `type` is not a string", excerpt)
     if type_ not in known:
-        return UnknownEvent(type_, raw if isinstance(raw, str) else raw.decode(errors="replace"))
+        return UnknownEvent(type_, raw if isinstance(raw, str) else raw.decode())
     reason = TOO_DEEP if isinstance(failure, RecursionError) else str(failure)
     return RemoteProtocolError(reason, excerpt, type_, event_id if isinstance(event_id, str) else None)
 
 
-def _repaired_error(raw: str | bytes) -> ErrorEvent | None:
-    """An `error` event of another shape than OpenAI's (`error` a string, `code` a number, …), made readable.
-
-    The one event that is worth it: it says why nothing else will come.
-    """
+def _is_utf8(raw: str | bytes) -> bool:
     try:
-        fields = msgspec.json.decode(raw)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError):
-        return None
-    detail = fields.get("error")
-    if not isinstance(detail, dict):
-        detail = {**fields, "type": None, "message": detail if detail is not None else fields.get("message")}
-    known = {name: _text(detail.get(name)) for name in ErrorDetail.__struct_fields__}
-    return ErrorEvent(event_id=_text(fields.get("event_id")) or "", error=ErrorDetail(**known))
-
-
-def _text(value: object) -> str | None:
-    return None if value is None else str(value)
+        raw.encode() if isinstance(raw, str) else raw.decode()
+    except UnicodeError:
+        return False
+    return True
 
 
 def _excerpt(raw: str | bytes) -> str:
-    # Four bytes make at most one character less than they escape to: cut first, so 16 MiB are not copied.
+    # Cut first, so 16 MiB are not copied; and again, since escapes are longer than what they stand for.
     head = raw[:MAX_EXCERPT_CHARS]
     text = head.decode(errors="backslashreplace") if isinstance(head, bytes) else head
     return text.encode(errors="backslashreplace").decode()[:MAX_EXCERPT_CHARS]

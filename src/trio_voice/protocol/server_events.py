@@ -185,7 +185,7 @@ class InputAudioBufferCleared(ServerEvent, frozen=True, kw_only=True, tag="input
 class InputAudioBufferSpeechStarted(
     ServerEvent, frozen=True, kw_only=True, tag="input_audio_buffer.speech_started"
 ):
-    """The user began to speak; `item_id` is the item to come. This is barge-in: only its name is essential."""
+    """The user began to speak; `item_id` is the item to come. Barge-in needs neither field."""
 
     audio_start_ms: int = 0
     item_id: str = ""
