@@ -1,0 +1,48 @@
+"""The downlink actor: wire → typed events; never waits on a consumer.
+
+trio-websocket answers pings in the task that also delivers messages, so a downlink that waited would look to the
+peer like a dead client. Sound goes straight to playback, tagged with its turn; the turn floor over there makes the
+order of the two senders irrelevant. Everything, sound included, also goes to the conversation.
+"""
+
+from __future__ import annotations
+
+import trio
+
+from trio_voice.channels import FromServer, InboxItem, Play, PlaybackItem
+from trio_voice.errors import WireLost
+from trio_voice.protocol import ResponseOutputAudioDelta, decode_server_event
+from trio_voice.protocol.turns import TurnNumbers
+from trio_voice.wire import Wire
+
+
+async def run(
+    wire: Wire,
+    epoch: int,
+    inbox: trio.MemorySendChannel[InboxItem],
+    playback: trio.MemorySendChannel[PlaybackItem] | None,
+    *,
+    turns: TurnNumbers,
+) -> None:
+    """Receive until the wire is lost.
+
+    Raises: `WireLost`, always: there is no other end than cancellation.
+    Closes: its sending ends.
+    """
+    with inbox:
+        try:
+            while True:
+                event = decode_server_event(await wire.receive())
+                turn = turns.turn_of(event)
+                if playback is not None and isinstance(event, ResponseOutputAudioDelta) and turn is not None:
+                    playback.send_nowait(Play(turn, event.item_id, event.content_index, event.delta))
+                inbox.send_nowait(FromServer(epoch, turn, event))
+        except trio.WouldBlock:
+            raise WireLost(
+                "the server's events came faster than they could be taken for too long; "
+                "does the application block the event loop?",
+                retryable=True,
+            ) from None
+        finally:
+            if playback is not None:
+                playback.close()

@@ -1,0 +1,223 @@
+"""What a session tells its application, one frozen value per occurrence.
+
+Each event has the `name` that `session.on(name, callback)` takes, and `at`: seconds on `trio.current_time()`'s
+clock. `async for event in session.events()` gives the same values in the same order.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import attrs
+
+if TYPE_CHECKING:
+    from trio_voice.protocol import ClientEvent, RemoteProtocolError, ServerEvent, UnknownEvent
+
+
+@attrs.frozen(kw_only=True)
+class SessionEvent:
+    """The base of everything a session reports."""
+
+    name: ClassVar[str] = ""
+    at: float
+
+
+@attrs.frozen(kw_only=True)
+class Connected(SessionEvent):
+    """The server is there and took the configuration."""
+
+    name: ClassVar[str] = "connected"
+    session_id: str
+
+
+@attrs.frozen(kw_only=True)
+class Disconnected(SessionEvent):
+    """The session is over."""
+
+    name: ClassVar[str] = "disconnected"
+    reason: str
+
+
+@attrs.frozen(kw_only=True)
+class ListeningStarted(SessionEvent):
+    """The microphone is being sent."""
+
+    name: ClassVar[str] = "listening_started"
+
+
+@attrs.frozen(kw_only=True)
+class ListeningStopped(SessionEvent):
+    """The microphone is no longer sent."""
+
+    name: ClassVar[str] = "listening_stopped"
+
+
+@attrs.frozen(kw_only=True)
+class SpeechStart(SessionEvent):
+    """The user began to speak. `audio_ms` counts from the first microphone sample that was sent."""
+
+    name: ClassVar[str] = "speech_start"
+    audio_ms: int
+
+
+@attrs.frozen(kw_only=True)
+class SpeechEnd(SessionEvent):
+    """The user stopped speaking: known only after the silence that the server waits for."""
+
+    name: ClassVar[str] = "speech_end"
+    audio_ms: int
+
+
+@attrs.frozen(kw_only=True)
+class ResponseStart(SessionEvent):
+    """The model began to answer."""
+
+    name: ClassVar[str] = "response_start"
+    turn: int
+    response_id: str
+
+
+@attrs.frozen(kw_only=True)
+class ResponseEnd(SessionEvent):
+    """The model finished making its answer. It may play for a long time yet: see `PlaybackEnd`."""
+
+    name: ClassVar[str] = "response_end"
+    turn: int
+    response_id: str
+    status: str
+
+
+@attrs.frozen(kw_only=True)
+class Transcript(SessionEvent):
+    """Words, of either side.
+
+    `delta` is what is new; `text` is all of the item so far. `final` says that no more will come. After a barge-in
+    the agent's final transcript holds only what was heard, and `truncated` is true.
+    """
+
+    name: ClassVar[str] = "transcript"
+    role: Literal["user", "agent"]
+    item_id: str
+    delta: str
+    text: str
+    final: bool
+    truncated: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class ResponseAudio(SessionEvent):
+    """A piece of the agent's voice, as `pcm16` at the output rate, the moment it arrived.
+
+    A copy for the application; the session's own speaker does not depend on it. After an interruption no piece of
+    the interrupted turn is delivered, not even one that was already waiting.
+    """
+
+    name: ClassVar[str] = "audio"
+    turn: int
+    item_id: str
+    pcm: bytes = attrs.field(repr=lambda pcm: f"<{len(pcm)} bytes>")
+
+
+@attrs.frozen(kw_only=True)
+class Interruption(SessionEvent):
+    """The agent fell silent before it had finished.
+
+    `heard_ms` is how much of the sentence being played had reached the user's ear, by the device's own account.
+    """
+
+    name: ClassVar[str] = "interruption"
+    turn: int
+    cause: Literal["speech", "manual"]
+    item_id: str | None
+    heard_ms: int
+    discarded_ms: int
+
+
+@attrs.frozen(kw_only=True)
+class ToolCalled(SessionEvent):
+    """A tool begins to run."""
+
+    name: ClassVar[str] = "tool_call"
+    turn: int
+    call_id: str
+    tool: str
+    arguments: str
+
+
+@attrs.frozen(kw_only=True)
+class ToolFinished(SessionEvent):
+    """A tool has run; `output` is what the model is told."""
+
+    name: ClassVar[str] = "tool_result"
+    turn: int
+    call_id: str
+    tool: str
+    output: str
+    failed: bool
+    duration_ms: float
+
+
+@attrs.frozen(kw_only=True)
+class PlaybackStart(SessionEvent):
+    """The first sample of a turn reached the speaker."""
+
+    name: ClassVar[str] = "playback_start"
+    turn: int
+
+
+@attrs.frozen(kw_only=True)
+class PlaybackEnd(SessionEvent):
+    """The last sample of a turn was heard."""
+
+    name: ClassVar[str] = "playback_end"
+    turn: int
+
+
+@attrs.frozen(kw_only=True)
+class Paused(SessionEvent):
+    """The session holds its breath: nothing is sent, nothing is played."""
+
+    name: ClassVar[str] = "paused"
+
+
+@attrs.frozen(kw_only=True)
+class Resumed(SessionEvent):
+    """The session goes on where it was."""
+
+    name: ClassVar[str] = "resumed"
+
+
+@attrs.frozen(kw_only=True)
+class ErrorReported(SessionEvent):
+    """Something went wrong and the session goes on. `code` is the server's, where it gave one."""
+
+    name: ClassVar[str] = "error"
+    message: str
+    code: str | None = None
+    source: Literal["server", "protocol", "device", "tool", "session"] = "session"
+
+
+@attrs.frozen(kw_only=True)
+class ServerEventReceived(SessionEvent):
+    """An event as it came over the wire; only for those who ask (`session.events(protocol=True)`)."""
+
+    name: ClassVar[str] = "server_event"
+    event: ServerEvent | UnknownEvent | RemoteProtocolError
+
+
+@attrs.frozen(kw_only=True)
+class ClientEventSent(SessionEvent):
+    """An event as it was handed to the uplink; only for those who ask. Microphone frames are not among them."""
+
+    name: ClassVar[str] = "client_event"
+    event: ClientEvent
+
+
+def _names(base: type[SessionEvent]) -> dict[str, type[SessionEvent]]:
+    return {event.name: event for event in base.__subclasses__()}
+
+
+EVENT_NAMES: dict[str, type[SessionEvent]] = _names(SessionEvent)
+"""Every name that `session.on()` takes, and the event that comes with it."""
+
+PROTOCOL_EVENTS: tuple[type[Any], ...] = (ServerEventReceived, ClientEventSent)

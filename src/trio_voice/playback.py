@@ -1,0 +1,131 @@
+"""The playback actor: Play | Interrupt | EndTurn | Hold → playback buffer → speaker; reports the heard position.
+
+One FIFO channel leads in, so an interruption takes effect exactly where it stands between the pieces of sound. The
+actor never waits on the device: it applies each item to a buffer that it alone owns, and the device pulls.
+"""
+
+from __future__ import annotations
+
+import threading
+
+import attrs
+import trio
+
+from trio_voice.channels import (
+    EndTurn,
+    Hold,
+    InboxItem,
+    Interrupt,
+    Interrupted,
+    Play,
+    PlaybackItem,
+    TurnPlayed,
+    TurnStarted,
+)
+from trio_voice.config import AudioOutputConfig
+from trio_voice.devices import OpenSpeaker, Speaker
+from trio_voice.playback_buffer import BufferStatistics, ItemPosition, PlaybackBuffer
+
+REPORT_INTERVAL_S = 0.02
+"""How often a turn that is playing is looked at, for the reports of its first and its last sample."""
+
+
+async def run(
+    inbox: trio.MemoryReceiveChannel[PlaybackItem],
+    reports: trio.MemorySendChannel[InboxItem],
+    *,
+    speaker: Speaker,
+    config: AudioOutputConfig,
+    task_status: trio.TaskStatus[BufferStatistics] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Play until `inbox` is closed.
+
+    Raises: `DeviceError` if the speaker cannot be opened.
+    Closes: `reports`, and the speaker.
+    """
+    buffer = PlaybackBuffer(
+        config.format,
+        prebuffer_ms=config.prebuffer_ms,
+        capacity_ms=config.capacity_ms,
+        fade_ms=config.fade_ms,
+    )
+    lock = threading.Lock()  # the device pulls from its own thread; each hold is a few microseconds
+
+    def pull(sample_count: int) -> bytes:
+        with lock:
+            return buffer.pull(sample_count)
+
+    with reports, inbox:
+        async with speaker.open(config.format, pull) as device, trio.open_nursery() as nursery:
+            task_status.started(buffer.statistics)
+            voice = _Voice(buffer, lock, device, reports)
+            nursery.start_soon(voice.report_progress)
+            async for item in inbox:
+                voice.apply(item)
+            nursery.cancel_scope.cancel()
+
+
+@attrs.define(eq=False)
+class _Voice:
+    """The buffer, its lock, the device that pulls, and which turn is being reported on."""
+
+    buffer: PlaybackBuffer
+    lock: threading.Lock
+    device: OpenSpeaker
+    reports: trio.MemorySendChannel[InboxItem]
+    turns: list[int] = attrs.Factory(list)
+    """Turns with sound or an end, not yet reported as played, oldest first."""
+    started_turn: int = 0
+    busy: trio.Event = attrs.Factory(trio.Event)
+
+    def apply(self, item: PlaybackItem) -> None:
+        """Synchronous: an item takes effect whole or not at all."""
+        match item:
+            case Play(turn, item_id, content_index, pcm):
+                with self.lock:
+                    self.buffer.insert(turn, item_id, content_index, pcm)
+                self._follow(turn)
+            case EndTurn(turn):
+                with self.lock:
+                    self.buffer.end(turn)
+                self._follow(turn)
+            case Interrupt(turn):
+                with self.lock:
+                    positions = self._positions(turn)
+                    discarded_ms = self.buffer.interrupt(turn)
+                    self.buffer.retire(turn)
+                self.turns = [followed for followed in self.turns if followed > turn]
+                self.reports.send_nowait(Interrupted(turn, positions, discarded_ms))
+            case Hold(held):
+                with self.lock:
+                    self.buffer.held = held
+
+    def _follow(self, turn: int) -> None:
+        if turn > self.buffer.floor and turn not in self.turns:
+            self.turns.append(turn)
+            self.busy.set()
+
+    def _positions(self, turn: int) -> tuple[ItemPosition, ...]:
+        positions = self.buffer.positions(self.device.unheard_samples())
+        return tuple(position for position in positions if position.turn <= turn)
+
+    async def report_progress(self) -> None:
+        while True:
+            await self.busy.wait()
+            while self.turns:
+                self._report(self.turns[0])
+                await trio.sleep(REPORT_INTERVAL_S)
+            self.busy = trio.Event()
+
+    def _report(self, turn: int) -> None:
+        with self.lock:
+            positions = self._positions(turn)
+            finished = self.buffer.is_finished(turn, self.device.unheard_samples())
+            if finished:
+                self.buffer.retire(turn)
+        if turn > self.started_turn and any(position.heard_ms for position in positions):
+            self.started_turn = turn
+            self.reports.send_nowait(TurnStarted(turn))
+        if finished:
+            self.turns.remove(turn)
+            self.reports.send_nowait(TurnPlayed(turn, positions))

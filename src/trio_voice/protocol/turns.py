@@ -1,0 +1,105 @@
+"""Which turn an event belongs to, and which response may be asked for next.
+
+Core ring: pure. A *turn* is one response of the model, numbered in the order in which the wire first named it,
+through all connections of a conversation; the turn floor is a number on this scale.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import attrs
+from msgspec import UNSET
+
+from trio_voice.protocol.client_events import ResponseCreate
+from trio_voice.protocol.server_events import ResponseCreated, ResponseDone
+
+REMEMBERED_TURNS = 64
+"""How many responses are remembered by id. The protocol runs one at a time; out-of-band ones add a few."""
+
+
+class TurnNumbers:
+    """Numbers responses from 1 up, as their ids appear.
+
+    A server that leaves out `response.created` loses nothing: the first event that names a response counts.
+    """
+
+    def __init__(self) -> None:
+        self._turns: dict[str, int] = {}
+        self._last = 0
+
+    @property
+    def last(self) -> int:
+        """The newest turn, 0 before the first."""
+        return self._last
+
+    def turn_of(self, event: object) -> int | None:
+        """The turn of a server event, or None when it belongs to no response."""
+        response_id = _response_id(event)
+        if not response_id:
+            # Some servers name no response in a delta: it can only be the newest one.
+            return self._last or None if getattr(event, "response_id", None) == "" else None
+        turn = self._turns.get(response_id)
+        if turn is None:
+            self._last += 1
+            turn = self._turns[response_id] = self._last
+            if len(self._turns) > REMEMBERED_TURNS:
+                del self._turns[next(iter(self._turns))]
+        return turn
+
+    def start_connection(self) -> None:
+        """Forget ids: a new connection may use them again, and must not reach an old turn."""
+        self._turns.clear()
+
+
+def _response_id(event: object) -> str:
+    if isinstance(event, ResponseCreated | ResponseDone):
+        return event.response.id or ""
+    return getattr(event, "response_id", None) or ""
+
+
+@attrs.define
+class ResponseArbiter:
+    """Keeps to one response at a time in the conversation.
+
+    `request` and the `on_…` methods return the event to send now, or None. A request made while a response is
+    active waits for its end; several that wait become one, since one answer covers all that was said until then.
+    """
+
+    active: bool = False
+    _asked: bool = False
+    """A `response.create` of ours is on its way."""
+    _waiting: deque[ResponseCreate] = attrs.Factory(deque)
+
+    def request(self, event: ResponseCreate) -> ResponseCreate | None:
+        if self.active or self._asked:
+            if event.response is UNSET:
+                self._waiting = deque(waiting for waiting in self._waiting if waiting.response is not UNSET)
+            self._waiting.append(event)
+            return None
+        self._asked = True
+        return event
+
+    def on_created(self) -> None:
+        self.active, self._asked = True, False
+
+    def on_done(self) -> ResponseCreate | None:
+        self.active, self._asked = False, False
+        return self._next()
+
+    def on_collision(self) -> None:
+        """The server had begun a response of its own (`conversation_already_has_active_response`): ask again after it."""
+        if self._asked:
+            self._waiting.append(ResponseCreate())
+        self.active, self._asked = True, False
+
+    def drop_waiting(self) -> None:
+        """The user interrupted: what was going to be said is no longer wanted."""
+        self._waiting.clear()
+
+    def on_connection_lost(self) -> None:
+        self.active, self._asked = False, False
+        self._waiting.clear()
+
+    def _next(self) -> ResponseCreate | None:
+        return self.request(self._waiting.popleft()) if self._waiting else None

@@ -1,0 +1,113 @@
+"""The tool executor: RunTool → the function → ToolResult; every call gets exactly one result.
+
+A tool never holds up the conversation: it runs in a task of its own, a plain function in a worker thread. What the
+model is told is always an answer, also when the tool raised, hung, or gave what JSON cannot hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+import msgspec
+import structlog
+import trio
+
+from trio_voice.channels import CancelTurn, InboxItem, RunTool, ToolItem, ToolResult, ToolStarted
+from trio_voice.function_tools import FunctionTool
+
+log = structlog.get_logger()
+
+MAX_OUTPUT_CHARS = 100_000
+"""A model cannot use more, and the wire would carry it every time the conversation is restored."""
+MAX_THREADS = 8
+
+
+async def run(
+    inbox: trio.MemoryReceiveChannel[ToolItem],
+    results: trio.MemorySendChannel[InboxItem],
+    *,
+    tools: Sequence[FunctionTool],
+) -> None:
+    """Run tools until `inbox` is closed and all have ended.
+
+    Cancellation: async tools are cancelled; a plain function goes on in its thread, whose end nobody waits for.
+    Closes: `results`.
+    """
+    executor = _Executor(
+        {function.name: function for function in tools}, results, trio.CapacityLimiter(MAX_THREADS)
+    )
+    with results:
+        async with trio.open_nursery() as nursery:
+            async for item in inbox:
+                match item:
+                    case RunTool():
+                        nursery.start_soon(executor.answer, item)
+                    case CancelTurn(turn):
+                        executor.cancel(turn)
+
+
+@attrs.define(eq=False)
+class _Executor:
+    tools: dict[str, FunctionTool]
+    results: trio.MemorySendChannel[InboxItem]
+    threads: trio.CapacityLimiter
+    running: dict[str, tuple[int, trio.CancelScope]] = attrs.Factory(dict)
+    """By call id: the turn that called, and the scope to cancel, for tools whose policy it is."""
+
+    def cancel(self, turn: int) -> None:
+        for called_in, scope in self.running.values():
+            if called_in <= turn:
+                scope.cancel()
+
+    async def answer(self, call: RunTool) -> None:
+        """Run one call. The result is sent in the same step in which the call ends: no checkpoint can lose it."""
+        started_at = trio.current_time()
+        self.results.send_nowait(ToolStarted(call.turn, call.call_id, call.tool, call.arguments))
+        failure: str | None = None
+        value: Any = None
+        function = self.tools.get(call.tool)
+        if function is None:
+            failure = f"there is no tool {call.tool!r}; there are: {', '.join(sorted(self.tools)) or 'none'}"
+        else:
+            with trio.move_on_after(function.timeout_s) as timeout, trio.CancelScope() as interrupted:
+                if function.on_interrupt == "cancel":
+                    self.running[call.call_id] = (call.turn, interrupted)
+                try:
+                    value = await self._invoke(function, call.arguments)
+                except (msgspec.ValidationError, msgspec.DecodeError) as error:
+                    failure = f"the arguments do not fit: {error}"
+                except Exception as error:
+                    log.exception("tool.failed", tool=call.tool, call_id=call.call_id)
+                    failure = f"the tool failed: {type(error).__name__}: {error}"
+            self.running.pop(call.call_id, None)
+            if timeout.cancelled_caught:
+                failure = f"the tool took longer than {function.timeout_s:g} s"
+            elif interrupted.cancelled_caught:
+                failure = "cancelled: the user interrupted"
+        output = _as_text({"error": failure} if failure else value)
+        duration_ms = (trio.current_time() - started_at) * 1000
+        self.results.send_nowait(
+            ToolResult(call.turn, call.call_id, call.tool, output, failure is not None, duration_ms)
+        )
+
+    async def _invoke(self, function: FunctionTool, arguments: str) -> Any:
+        keywords = function.arguments(arguments)
+        if function.is_async:
+            return await function.function(**keywords)
+        return await trio.to_thread.run_sync(
+            lambda: function.function(**keywords), abandon_on_cancel=True, limiter=self.threads
+        )
+
+
+def _as_text(value: Any) -> str:
+    """What the model is told: text as it is, anything else as JSON."""
+    if not isinstance(value, str):
+        try:
+            value = msgspec.json.encode(value).decode()
+        except (TypeError, ValueError, RecursionError, OverflowError) as error:
+            value = msgspec.json.encode({"error": f"the result cannot be put into JSON: {error}"}).decode()
+    if len(value) > MAX_OUTPUT_CHARS:
+        value = value[:MAX_OUTPUT_CHARS] + " … (cut: the result was too long)"
+    return str(value)

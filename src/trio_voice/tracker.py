@@ -1,0 +1,212 @@
+"""The conversation as people look at it: turns, a transcript, metrics, a summary.
+
+Core ring: pure. The conversation actor tells it what happened and when; the session reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import attrs
+
+from trio_voice.protocol.history import History
+
+
+@attrs.frozen
+class ToolUse:
+    """One call of a tool."""
+
+    call_id: str
+    tool: str
+    arguments: str
+    output: str | None = None
+    failed: bool = False
+    duration_ms: float | None = None
+
+
+@attrs.frozen
+class TranscriptLine:
+    """What one side said, in one go. Of an interrupted agent: what was heard of it."""
+
+    role: Literal["user", "agent"]
+    text: str
+    at: float
+    interrupted: bool = False
+
+
+@attrs.frozen
+class ConversationTurn:
+    """One exchange: what the user said and what came back. Times in seconds on Trio's clock."""
+
+    id: int
+    started_at: float
+    ended_at: float | None
+    user_transcript: str
+    agent_transcript: str
+    user_audio_ms: float
+    agent_audio_ms: float
+    tool_calls: tuple[ToolUse, ...]
+    latency_ms: float | None
+    """From the server's word that speech had ended (or the text was sent) to the first sample in the air."""
+    interrupted: bool
+
+
+@attrs.frozen
+class SessionMetrics:
+    """Figures of a session so far."""
+
+    started_at: float
+    duration_s: float
+    turn_count: int
+    audio_duration_ms: float
+    """Of the agent's voice that was heard."""
+    average_latency_ms: float | None
+    interruption_count: int
+    truncation_count: int
+    tool_call_count: int
+    dropped: Mapping[str, int]
+    """What was dropped, by channel."""
+
+
+@attrs.define(eq=False)
+class _Turn:
+    id: int
+    started_at: float
+    ended_at: float | None = None
+    item_ids: list[str] = attrs.Factory(list)
+    user_audio_ms: float = 0.0
+    agent_audio_ms: float = 0.0
+    tools: dict[str, ToolUse] = attrs.Factory(dict)
+    user_ended_at: float | None = None
+    latency_ms: float | None = None
+    interrupted: bool = False
+    answered: bool = False
+
+
+class ConversationTracker:
+    """Follows a conversation. One turn is the user's words and all that the agent does until the user's next."""
+
+    def __init__(self, history: History, *, started_at: float, metadata: Mapping[str, Any] | None = None) -> None:
+        self._history = history
+        self.started_at = started_at
+        self.metadata: dict[str, Any] = dict(metadata or {})
+        self.truncation_count = 0
+        self._turns: list[_Turn] = []
+        self._said_at: dict[str, float] = {}
+        self._turn_of_item: dict[str, _Turn] = {}
+        self._now = started_at
+
+    # --- what happened ----------------------------------------------------------------------------
+
+    def user_began(self, at: float) -> None:
+        turn = self._current(at)
+        if turn.answered or turn.user_ended_at is not None:
+            self._begin(at)
+
+    def user_ended(self, at: float, audio_ms: float) -> None:
+        turn = self._current(at)
+        turn.user_ended_at = at
+        turn.user_audio_ms += audio_ms
+
+    def item_seen(self, item_id: str, at: float) -> None:
+        """An item of either side belongs to the turn in which it first appears."""
+        if item_id not in self._turn_of_item:
+            turn = self._current(at)
+            self._turn_of_item[item_id] = turn
+            turn.item_ids.append(item_id)
+            self._said_at[item_id] = at
+
+    def response_began(self, at: float) -> None:
+        self._current(at).answered = True
+
+    def agent_heard(self, at: float) -> None:
+        """The first sample of an answer is in the air."""
+        turn = self._current(at)
+        if turn.latency_ms is None and turn.user_ended_at is not None:
+            turn.latency_ms = (at - turn.user_ended_at) * 1000
+
+    def agent_played(self, at: float, heard_ms: float) -> None:
+        self._current(at).agent_audio_ms += heard_ms
+
+    def agent_interrupted(self, at: float) -> None:
+        self._current(at).interrupted = True
+
+    def tool_changed(self, use: ToolUse, at: float) -> None:
+        turn = next((turn for turn in self._turns if use.call_id in turn.tools), None) or self._current(at)
+        turn.tools[use.call_id] = use
+
+    def close(self, at: float) -> None:
+        self._now = at
+        if self._turns and self._turns[-1].ended_at is None:
+            self._turns[-1].ended_at = at
+
+    # --- what it amounts to -----------------------------------------------------------------------
+
+    def turns(self) -> list[ConversationTurn]:
+        return [
+            ConversationTurn(
+                id=turn.id,
+                started_at=turn.started_at,
+                ended_at=turn.ended_at,
+                user_transcript=self._words(turn, "user"),
+                agent_transcript=self._words(turn, "assistant"),
+                user_audio_ms=turn.user_audio_ms,
+                agent_audio_ms=turn.agent_audio_ms,
+                tool_calls=tuple(turn.tools.values()),
+                latency_ms=turn.latency_ms,
+                interrupted=turn.interrupted,
+            )
+            for turn in self._turns
+        ]
+
+    def transcript(self) -> list[TranscriptLine]:
+        """What was said and heard, in order."""
+        lines = []
+        for entry in self._history:
+            text = entry.heard_text.strip()
+            if entry.kind == "message" and entry.role in ("user", "assistant") and text:
+                lines.append(
+                    TranscriptLine(
+                        "user" if entry.role == "user" else "agent",
+                        text,
+                        self._said_at.get(entry.item_id, self.started_at),
+                        entry.truncated,
+                    )
+                )
+        return lines
+
+    def metrics(self, at: float, dropped: Mapping[str, int]) -> SessionMetrics:
+        latencies = [turn.latency_ms for turn in self._turns if turn.latency_ms is not None]
+        return SessionMetrics(
+            started_at=self.started_at,
+            duration_s=at - self.started_at,
+            turn_count=len(self._turns),
+            audio_duration_ms=sum(turn.agent_audio_ms for turn in self._turns),
+            average_latency_ms=sum(latencies) / len(latencies) if latencies else None,
+            interruption_count=sum(turn.interrupted for turn in self._turns),
+            truncation_count=self.truncation_count,
+            tool_call_count=sum(len(turn.tools) for turn in self._turns),
+            dropped=dict(dropped),
+        )
+
+    # --- inside -----------------------------------------------------------------------------------
+
+    def _current(self, at: float) -> _Turn:
+        self._now = at
+        return self._turns[-1] if self._turns else self._begin(at)
+
+    def _begin(self, at: float) -> _Turn:
+        if self._turns:
+            self._turns[-1].ended_at = at
+        turn = _Turn(len(self._turns) + 1, at)
+        self._turns.append(turn)
+        return turn
+
+    def _words(self, turn: _Turn, role: str) -> str:
+        entries = (self._history.get(item_id) for item_id in turn.item_ids)
+        return " ".join(
+            entry.heard_text.strip()
+            for entry in entries
+            if entry is not None and entry.kind == "message" and entry.role == role and entry.heard_text.strip()
+        )

@@ -1,0 +1,107 @@
+"""The uplink actor: control first, then frames → wire. The only sender on a connection.
+
+Nothing here is enclosed by a scope narrower than the connection: a send that is cancelled half way leaves the
+stream broken without a word, so a barge-in never touches this task.
+"""
+
+from __future__ import annotations
+
+import attrs
+import trio
+
+from trio_voice.audio import AudioFormat, Frame
+from trio_voice.channels import Send, SetMicrophone, UplinkItem
+from trio_voice.protocol import InputAudioBufferAppend, InputAudioBufferCommit, encode
+from trio_voice.wire import Wire
+
+
+@attrs.define(eq=False)
+class UplinkStatistics:
+    sent_audio_ms: float = 0.0
+    dropped_control: int = 0
+    """Meant for an earlier connection."""
+
+
+async def run(
+    wire: Wire,
+    epoch: int,
+    control: trio.MemoryReceiveChannel[UplinkItem],
+    frames: trio.MemoryReceiveChannel[Frame] | None,
+    *,
+    input_format: AudioFormat,
+    statistics: UplinkStatistics,
+) -> None:
+    """Send until the connection is cancelled. Frames wait, and go stale, until the conversation opens the gate.
+
+    Raises: `WireLost`.
+    Closes: its receiving ends.
+    """
+    gate = _Gate(epoch)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_send_control, wire, epoch, control, gate, statistics)
+        if frames is not None:
+            nursery.start_soon(_send_frames, wire, frames, gate, input_format, statistics)
+
+
+@attrs.define(eq=False)
+class _Gate:
+    """What is done with the next frame. Written by the control loop, read by the frame loop."""
+
+    epoch: int
+    setting: SetMicrophone = attrs.field(init=False)
+    tail_ms: float = 0.0
+    commit_due: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        self.setting = SetMicrophone(self.epoch, "closed")
+
+    def apply(self, setting: SetMicrophone) -> None:
+        self.setting = setting
+        self.tail_ms = setting.tail_ms
+        self.commit_due = setting.commit
+
+
+async def _send_control(
+    wire: Wire,
+    epoch: int,
+    control: trio.MemoryReceiveChannel[UplinkItem],
+    gate: _Gate,
+    statistics: UplinkStatistics,
+) -> None:
+    with control:
+        async for item in control:
+            if item.epoch != epoch:
+                statistics.dropped_control += 1
+                continue
+            match item:
+                case Send(_, event):
+                    await wire.send(encode(event))
+                case SetMicrophone():
+                    gate.apply(item)
+
+
+async def _send_frames(
+    wire: Wire,
+    frames: trio.MemoryReceiveChannel[Frame],
+    gate: _Gate,
+    input_format: AudioFormat,
+    statistics: UplinkStatistics,
+) -> None:
+    with frames:
+        async for frame in frames:
+            pcm = frame.pcm
+            frame_ms = input_format.ms_of_bytes(len(pcm))
+            if gate.setting.gate == "muted":
+                pcm = bytes(len(pcm))
+            elif gate.setting.gate == "closed":
+                # The frame that is under way when an utterance is committed still belongs to it.
+                if gate.tail_ms > 0:
+                    gate.tail_ms -= frame_ms
+                    pcm = bytes(len(pcm))
+                elif not gate.commit_due:
+                    continue
+            await wire.send(encode(InputAudioBufferAppend(audio=pcm)))
+            statistics.sent_audio_ms += frame_ms
+            if gate.commit_due and gate.tail_ms <= 0:
+                gate.commit_due = False
+                await wire.send(encode(InputAudioBufferCommit()))

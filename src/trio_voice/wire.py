@@ -1,0 +1,238 @@
+"""The wire: one WebSocket, opened, kept honest and closed in bounded time. The only import of trio_websocket.
+
+trio-websocket's own context managers can hang on leaving and can leak a `Cancelled` that ends a caller's loop
+without a word (its issue 184). So the stream and the nursery are ours: `run` connects, pumps, and on the way out
+closes within a second whatever the peer does. Every failure comes out as one `WireLost`.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+import attrs
+import trio
+import trio.abc
+import trio_websocket
+
+from trio_voice.errors import WireLost
+
+RECEIVE_BYTES = 65_536
+"""Read at once. With the library's 4 KiB a 6.4 kB message costs twice the CPU."""
+MESSAGE_QUEUE = 64
+"""Messages between the pump and the downlink; the pump answers pings only while there is room."""
+MAX_MESSAGE_BYTES = 24 * 1024 * 1024
+"""A retrieved minute of audio is about 3.8 MB; the codec has a smaller limit of its own, which loses no connection."""
+CLOSE_TIMEOUT_S = 1.0
+
+_FATAL_STATUS = {400, 401, 403, 404}
+_FATAL_CLOSE = {1002, 1003, 1007, 1008, 1010, 4000}
+_STATUS_ADVICE = {
+    400: "the server did not accept the request: check the URL and the model",
+    401: "the key was refused: set OPENAI_API_KEY or pass api_key=",
+    403: "the key may not use this model or endpoint",
+    404: "nothing answers at this path: check the URL and the model",
+    429: "too many sessions or no quota left",
+}
+
+
+class _WatchedStream(trio.abc.Stream):
+    """Passes everything through; notes when anything last arrived and whether the peer has ended."""
+
+    def __init__(self, inner: trio.abc.Stream) -> None:
+        self._inner = inner
+        self.last_received_at = trio.current_time()
+        self.ended = trio.Event()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        try:
+            received = await self._inner.receive_some(max_bytes)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self.ended.set()
+            raise
+        self.last_received_at = trio.current_time()
+        if not received:
+            self.ended.set()
+        return received
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._inner.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._inner.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        self.ended.set()
+        await self._inner.aclose()
+
+
+class Wire:
+    """An open connection that carries text messages. `send` by one task, `receive` by one task."""
+
+    def __init__(self, connection: trio_websocket.WebSocketConnection, stream: _WatchedStream) -> None:
+        self._connection = connection
+        self._stream = stream
+
+    @property
+    def last_received_at(self) -> float:
+        """When any byte last arrived, on `trio.current_time()`'s clock: the sign of life."""
+        return self._stream.last_received_at
+
+    async def send(self, text: str) -> None:
+        """Raises: `WireLost`. Cancellation: only together with the connection; a message cut short breaks it."""
+        try:
+            await self._connection.send_message(text)
+        except trio_websocket.ConnectionClosed as closed:
+            raise _lost(closed) from None
+
+    async def receive(self) -> str | bytes:
+        """The next message. Raises: `WireLost` once the connection is closed and all has been received."""
+        try:
+            return await self._connection.get_message()
+        except trio_websocket.ConnectionClosed as closed:
+            raise _lost(closed) from None
+
+    async def ping(self) -> None:
+        """Wait for the answer to a ping. Raises: `WireLost`."""
+        try:
+            await self._connection.ping()
+        except trio_websocket.ConnectionClosed as closed:
+            raise _lost(closed) from None
+
+
+@attrs.frozen
+class Address:
+    """Where to connect, and what to say in the handshake."""
+
+    url: str
+    headers: Sequence[tuple[str, str]] = ()
+    subprotocols: Sequence[str] = ()
+    ssl_context: ssl.SSLContext | None = None
+
+
+async def run(
+    address: Address,
+    *,
+    connect_timeout_s: float,
+    stream: trio.abc.Stream | None = None,
+    task_status: trio.TaskStatus[Wire] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Connect, report the open `Wire`, and keep it until cancelled. Start it in the connection's nursery.
+
+    `stream`: a stream that is connected already (one half of `trio.testing.memory_stream_pair()`, say).
+    Raises: `WireLost` if no connection comes about within `connect_timeout_s`, or it is refused.
+    Closes: the stream, within one second.
+    """
+    with trio.move_on_after(connect_timeout_s) as connecting:
+        watched = _WatchedStream(stream or await _connect(address))
+    if connecting.cancelled_caught:
+        raise WireLost(
+            f"{address.url} did not answer within {connect_timeout_s:g} s; is the server up and the address right?",
+            retryable=True,
+        )
+    refusals: list[BaseException] = []
+    try:
+        async with trio.open_nursery() as pump:
+            with trio.move_on_after(connect_timeout_s) as shaking_hands:
+                pump.start_soon(_cancel_at_end, watched, shaking_hands)
+                connection = await _shake_hands(pump, watched, address)
+            if shaking_hands.cancelled_caught:
+                raise WireLost(_handshake_failure(address, watched, connect_timeout_s), retryable=True)
+            try:
+                task_status.started(Wire(connection, watched))
+                await trio.sleep_forever()
+            finally:
+                with trio.move_on_after(CLOSE_TIMEOUT_S, shield=True):
+                    await connection.aclose()
+                pump.cancel_scope.cancel()
+    except* WireLost as group:
+        refusals.extend(group.exceptions)
+    except* trio_websocket.HandshakeError as group:
+        refusals.extend(group.exceptions)
+    finally:
+        await trio.aclose_forcefully(watched)
+    if refusals:
+        raise _refused(address, refusals[0])
+
+
+async def _shake_hands(
+    pump: trio.Nursery, stream: trio.abc.Stream, address: Address
+) -> trio_websocket.WebSocketConnection:
+    parts = urlsplit(address.url)
+    return await trio_websocket.wrap_client_stream(
+        pump,
+        stream,  # type: ignore[arg-type]  # any stream works; the annotation is narrower than the code
+        parts.netloc.rpartition("@")[2],
+        (parts.path or "/") + (f"?{parts.query}" if parts.query else ""),
+        subprotocols=address.subprotocols,
+        extra_headers=[(name.encode(), value.encode()) for name, value in address.headers],
+        message_queue_size=MESSAGE_QUEUE,
+        max_message_size=MAX_MESSAGE_BYTES,
+        receive_buffer_size=RECEIVE_BYTES,
+    )
+
+
+async def _connect(address: Address) -> trio.abc.Stream:
+    parts = urlsplit(address.url)
+    secure = parts.scheme == "wss"
+    if parts.hostname is None:
+        raise WireLost(f"{address.url} names no host; a URL looks like wss://host/v1/realtime", retryable=False)
+    port = parts.port or (443 if secure else 80)
+    try:
+        if not secure:
+            return await trio.open_tcp_stream(parts.hostname, port)
+        stream = await trio.open_ssl_over_tcp_stream(
+            parts.hostname, port, https_compatible=True, ssl_context=address.ssl_context
+        )
+        await stream.do_handshake()
+    except OSError as error:
+        reason = f"could not connect to {parts.hostname}:{port} ({error}); is the server running there?"
+        raise WireLost(reason, retryable=True) from error
+    except trio.BrokenResourceError as error:
+        cause = error.__cause__
+        untrusted = isinstance(cause, ssl.SSLCertVerificationError)
+        raise WireLost(
+            f"TLS with {parts.hostname}:{port} failed ({cause or error})"
+            + ("; the server's certificate is not trusted here" if untrusted else ""),
+            retryable=not untrusted,
+        ) from error
+    return stream
+
+
+async def _cancel_at_end(stream: _WatchedStream, scope: trio.CancelScope) -> None:
+    """End the handshake when the peer hangs up in it: the library would wait for ever."""
+    await stream.ended.wait()
+    scope.cancel()
+
+
+def _handshake_failure(address: Address, stream: _WatchedStream, timeout_s: float) -> str:
+    if stream.ended.is_set():
+        return f"{address.url} hung up during the handshake; does it speak WebSocket?"
+    return f"{address.url} accepted the connection but no handshake within {timeout_s:g} s"
+
+
+def _refused(address: Address, error: BaseException) -> WireLost:
+    if isinstance(error, WireLost):
+        return error
+    if isinstance(error, trio_websocket.ConnectionRejected):
+        status = error.status_code
+        advice = _STATUS_ADVICE.get(status, "the server refused the connection")
+        body = (error.body or b"").decode("utf-8", "replace").strip()[:200]
+        return WireLost(
+            f"{address.url} answered {status}: {advice}" + (f" (it said: {body})" if body else ""),
+            retryable=status not in _FATAL_STATUS,
+        )
+    return WireLost(f"{address.url}: the handshake failed ({error!r})", retryable=True)
+
+
+def _lost(closed: trio_websocket.ConnectionClosed) -> WireLost:
+    reason = closed.reason
+    if reason is None:
+        return WireLost("the connection is closed", retryable=True)
+    said = f": {reason.reason}" if reason.reason else ""
+    return WireLost(
+        f"the connection was closed ({reason.code} {reason.name}){said}",
+        retryable=reason.code not in _FATAL_CLOSE,
+        close_code=reason.code,
+    )
