@@ -1,8 +1,8 @@
 """Where sound enters and leaves. Two tiny protocols; one file for each outside thing.
 
 A *microphone* is opened and then asked for frames. A *speaker* is opened with a `pull` function and calls it,
-from whatever thread it likes, each time it needs a block: nothing is ever pushed into a device, so silencing it
-is a matter of the buffer behind `pull` alone.
+from whatever thread it likes, each time it needs a block: nothing is ever pushed into a device, so silencing
+it is a matter of the buffer behind `pull` alone.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol, TypeAlias
 
 from trio_voice.audio import AudioFormat, Frame
+from trio_voice.errors import DeviceError
 
 Pull: TypeAlias = Callable[[int], bytes]
-"""`pull(sample_count)` gives exactly that many `pcm16` samples as bytes: sound, or silence where there is none.
+"""`pull(sample_count)` gives exactly that many `pcm16` samples as bytes: sound, or silence if there is none.
 
 Safe to call from a device's own thread; never blocks for long and never raises.
 """
@@ -37,7 +38,7 @@ class OpenMicrophone(Protocol):
 
 
 class Microphone(Protocol):
-    """Something that hears: `async with microphone.open(fmt, 20) as frames: frame = await frames.receive()`."""
+    """Something that hears: `async with microphone.open(fmt, 20) as mic: frame = await mic.receive()`."""
 
     @property
     def name(self) -> str: ...
@@ -51,6 +52,12 @@ class OpenSpeaker(Protocol):
 
     def unheard_samples(self) -> int:
         """How many of the samples pulled so far have not yet reached the air: the device's output latency."""
+
+    async def wait_failed(self) -> DeviceError:
+        """Wait until the device fails, and give the error; a device that cannot fail waits for ever.
+
+        A speaker has no call to raise from, as a microphone has `receive`: who opened it waits here.
+        """
 
 
 class Speaker(Protocol):
