@@ -242,7 +242,7 @@ def _pursue(form: ToolForm, known: dict[str, Any], filled: dict[str, Filled], he
             continue
         doubtful = filled.get(slot.name)
         if doubtful is not None:
-            waiting = _Pending(form, values, slot.name, guess=doubtful.value)
+            waiting = _Pending(form, values, slot.name, doubtful.value, partial=_partial(slot, heard))
             return _Step((Say(phrases.confirm(slot, doubtful.value)),), waiting)
         partial = _partial(slot, heard)
         text = phrases.again(slot, partial) if partial else phrases.question(slot)

@@ -48,7 +48,7 @@ _TALK: tuple[tuple[Talk, re.Pattern[str]], ...] = tuple(
         (
             Talk.REPEAT,
             r"(?:repeat (?:that|it|please|yourself|what you said)|repeat|say (?:that|it) again|"
-            r"what did you say|            r"pardon(?: me)?|come again|say again|one more time|what|once more|"
+            r"what did you say|pardon(?: me)?|come again|say again|one more time|what|once more|"
             rf"i did(?:nt| not) (?:hear|catch|get) (?:that|you|it)){_END}",
         ),
         (

@@ -177,7 +177,8 @@ def offer(form: ToolForm, values: dict[str, Any]) -> str:
         if isinstance(values.get(slot.name), str):
             noun = re.compile(rf"\b(?:an?|the) {re.escape(slot.label)}\b")
             said = spoken(values[slot.name])
-            what = noun.sub(lambda _: said, what, count=1) if noun.search(what) else f"{what}, {said}"
+            place = noun.search(what)
+            what = f"{what[: place.start()]}{said}{what[place.end() :]}" if place else f"{what}, {said}"
     return f"Should I {what}?"
 
 

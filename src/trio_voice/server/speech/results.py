@@ -189,11 +189,7 @@ def _flat(value: Any, depth: int) -> str:
         if depth > _MAX_DEPTH:
             return ""
         return listed([_flat(one, depth + 1) for one in value[:6]])
-    if (
-        isinstance(value, float) and value == int(value)
-        if isinstance(value, float) and abs(value) < 1e15
-        else False
-    ):
+    if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return spoken(value)[:MAX_CHARACTERS] if isinstance(value, bool) else str(value)[:MAX_CHARACTERS]
 
