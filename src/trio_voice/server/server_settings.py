@@ -1,0 +1,34 @@
+"""What whoever runs the server decides, as opposed to its clients (`session_settings.py`)."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+
+DEFAULT_MODEL = "trio-voice-local"
+
+
+def _positive(_: object, attribute: Any, value: float | None) -> None:
+    if value is not None and value <= 0:
+        raise ValueError(f"{attribute.name}={value} must be more than 0")
+
+
+@attrs.frozen
+class ServerSettings:
+    """Of all connections of a server."""
+
+    api_key: str | None = None
+    """Clients must show it; None: anyone may connect who can reach the port."""
+    session_limit_s: float = attrs.field(default=3600.0, validator=_positive)
+    """A session is ended after this long, as the real server does after an hour."""
+    burst: float | None = attrs.field(default=None, validator=_positive)
+    """How many times faster than real time sound is sent at most; None: as fast as the brain makes it."""
+    wall_clock: Callable[[], float] = time.time
+    """Only for `expires_at`, which is a date; every wait uses trio's clock."""
+    rng: random.Random = attrs.Factory(random.Random)
+    """Where ids come from."""
+    max_connections: int = 64
