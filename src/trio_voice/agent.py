@@ -18,6 +18,7 @@ from trio_voice.protocol import (
     AudioConfig,
     AudioInput,
     AudioOutput,
+    Maybe,
     SessionConfig,
     Transcription,
     TurnDetection,
@@ -70,11 +71,9 @@ class RealtimeAgent:
 
     def session_config(self, audio_input: AudioInputConfig, audio_output: AudioOutputConfig) -> SessionConfig:
         """Everything the server has to know. Both formats are always said: a server may have others in mind."""
-        transcription = UNSET
+        transcription: Maybe[Transcription] = UNSET
         if self.transcription_model and self.can(AgentCapability.TRANSCRIPTION):
-            transcription = Transcription(
-                model=self.transcription_model, language=self.transcription_language or UNSET
-            )
+            transcription = Transcription(model=self.transcription_model, language=self.transcription_language or UNSET)
         functions = self.tools if self.can(AgentCapability.FUNCTION_CALLING) else ()
         return SessionConfig(
             instructions=self.instructions,

@@ -133,7 +133,8 @@ def level_dbfs(pcm: bytes) -> float:
 def encode_g711(pcm: bytes, encoding: Literal["pcmu", "pcma"]) -> bytes:
     """`pcm16` samples to one G.711 byte each."""
     table = _encode_table(encoding)
-    return table[samples_of(pcm).view("<u2")].tobytes()
+    companded: bytes = table[samples_of(pcm).view("<u2")].tobytes()
+    return companded
 
 
 def decode_g711(companded: bytes, encoding: Literal["pcmu", "pcma"]) -> bytes:

@@ -1,13 +1,12 @@
 """The channel table: every way in which two actors talk, on one page.
 
-| channel      | from → to                              | items                     | capacity        | when full              |
-|--------------|----------------------------------------|---------------------------|-----------------|------------------------|
-| frames       | capture → uplink                       | `Frame`                   | 200 ms          | oldest dropped, counted|
-| control      | conversation → uplink                  | `Send`, `SetMicrophone`   | 1024 items      | connection given up    |
-| playback     | downlink, conversation → playback      | `Play`, `Interrupt`, …    | 4096 items      | connection given up    |
-| tool calls   | conversation → tool executor           | `RunTool`, `CancelTurn`   | 256 items       | call answered as error |
-| inbox        | everyone → conversation                | the classes below         | 4096 items      | connection given up    |
-| session events | conversation → application           | `SessionEvent`            | 4096 items each | audio first, then the oldest, dropped, counted |
+    channel          from → to                          capacity     when full
+    frames           capture → uplink                   200 ms       the oldest is dropped, counted
+    control          conversation → uplink              1024 items   the session ends with the error
+    playback         downlink, conversation → playback  4096 items   the connection is given up
+    tool calls       conversation → tool executor       256 items    the call is answered with an error
+    inbox            everyone → conversation            4096 items   the connection is given up
+    session events   conversation → application         4096 each    audio, then the oldest, is dropped, counted
 
 Who closes: the sender closes its end when it ends. No actor waits to send: each send is `send_nowait`, so an actor
 that falls behind can cost a connection or a frame, never a deadlock, and the downlink never waits for anyone.
@@ -16,18 +15,20 @@ that falls behind can cost a connection or a frame, never a deadlock, and the do
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Generic, Literal, TypeAlias, TypeVar
 
 import attrs
 import trio
 
-from trio_voice.events import ResponseAudio, SessionEvent
+from trio_voice.errors import SessionEnded
+from trio_voice.events import PROTOCOL_EVENTS, ResponseAudio, SessionEvent
 
 if TYPE_CHECKING:
     from trio_voice.playback_buffer import ItemPosition
     from trio_voice.protocol import ClientEvent, RemoteProtocolError, ServerEvent, UnknownEvent
 
 T = TypeVar("T")
+E = TypeVar("E", bound=SessionEvent)
 
 CONTROL_CAPACITY = 1024
 PLAYBACK_CAPACITY = 4096
@@ -195,14 +196,21 @@ class ToolResult:
     duration_ms: float
 
 
-@attrs.frozen
-class Command:
-    """Something the application asked for. `done` is set when it has been carried out."""
+CommandName: TypeAlias = Literal[
+    "listen", "stop_listening", "pause", "resume", "mute", "unmute", "interrupt", "respond", "text"
+]
 
-    do: Literal["listen", "stop_listening", "pause", "resume", "mute", "unmute", "interrupt", "respond", "text"]
+
+@attrs.define(eq=False)
+class Command:
+    """Something the application asked for. `done` is set when it has been carried out, or `lost`."""
+
+    do: CommandName
     text: str = ""
     instructions: str | None = None
-    done: trio.Event = attrs.field(factory=trio.Event, eq=False)
+    done: trio.Event = attrs.Factory(trio.Event)
+    lost: bool = False
+    """The session ended first."""
 
 
 InboxItem: TypeAlias = (
@@ -258,18 +266,17 @@ class EventStream:
     Cancellation: safe, nothing is lost.
     """
 
-    def __init__(self, *, protocol: bool = False, capacity: int = EVENTS_CAPACITY) -> None:
+    def __init__(self, *, audio: bool = False, protocol: bool = False, capacity: int = EVENTS_CAPACITY) -> None:
+        self.audio = audio
+        self.protocol = protocol
+        self.dropped_events = 0
         self._queue: deque[SessionEvent] = deque()
         self._capacity = capacity
         self._waiting = trio.lowlevel.ParkingLot()
         self._closed = False
-        self.protocol = protocol
-        self.dropped_events = 0
 
     def put(self, event: SessionEvent) -> None:
         """Never waits."""
-        if self._closed:
-            return
         if len(self._queue) >= self._capacity:
             victim = next((queued for queued in self._queue if isinstance(queued, ResponseAudio)), self._queue[0])
             self._queue.remove(victim)
@@ -299,9 +306,56 @@ class EventStream:
             await self._waiting.park()
         return self._queue.popleft()
 
-    async def wait_for(self, event_type: type[Any]) -> Any:
-        """The next event of `event_type`, passing over others. Raises `trio.EndOfChannel` if the session ends first."""
+    async def wait_for(self, event_type: type[E]) -> E:
+        """The next event of `event_type`, passing over others.
+
+        Raises: `SessionEnded` if the session ends first.
+        """
         async for event in self:
             if isinstance(event, event_type):
                 return event
-        raise trio.EndOfChannel
+        raise SessionEnded(f"the session ended before any {event_type.__name__} event")
+
+
+class EventFanOut:
+    """The sending side of all event streams of a session."""
+
+    def __init__(self) -> None:
+        self._streams: list[EventStream] = []
+        self._closed = False
+
+    def subscribe(self, *, audio: bool = False, protocol: bool = False) -> EventStream:
+        stream = EventStream(audio=audio, protocol=protocol)
+        if self._closed:
+            stream.close()
+        else:
+            self._streams.append(stream)
+        return stream
+
+    @property
+    def wants_audio(self) -> bool:
+        return any(stream.audio for stream in self._streams)
+
+    @property
+    def wants_protocol(self) -> bool:
+        return any(stream.protocol for stream in self._streams)
+
+    @property
+    def dropped(self) -> int:
+        return sum(stream.dropped_events for stream in self._streams)
+
+    def emit(self, event: SessionEvent) -> None:
+        """Never waits."""
+        is_audio, is_protocol = isinstance(event, ResponseAudio), isinstance(event, PROTOCOL_EVENTS)
+        for stream in self._streams:
+            if (stream.audio or not is_audio) and (stream.protocol or not is_protocol):
+                stream.put(event)
+
+    def discard_audio(self, turn: int) -> None:
+        for stream in self._streams:
+            stream.discard_audio(turn)
+
+    def close(self) -> None:
+        self._closed = True
+        for stream in self._streams:
+            stream.close()

@@ -7,13 +7,17 @@ order of the two senders irrelevant. Everything, sound included, also goes to th
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import trio
 
 from trio_voice.channels import FromServer, InboxItem, Play, PlaybackItem
 from trio_voice.errors import WireLost
 from trio_voice.protocol import ResponseOutputAudioDelta, decode_server_event
 from trio_voice.protocol.turns import TurnNumbers
-from trio_voice.wire import Wire
+
+if TYPE_CHECKING:
+    from trio_voice.wire import Wire
 
 
 async def run(

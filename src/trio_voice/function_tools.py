@@ -105,9 +105,7 @@ def tool(
     return make if function is None else make(function)
 
 
-def _arguments_type(
-    function: Callable[..., Any], tool_name: str, described: dict[str, str]
-) -> type[msgspec.Struct]:
+def _arguments_type(function: Callable[..., Any], tool_name: str, described: dict[str, str]) -> type[msgspec.Struct]:
     try:
         hints = typing.get_type_hints(function, include_extras=True)
     except NameError as error:
@@ -134,21 +132,15 @@ def _schema(arguments_type: type[msgspec.Struct], tool_name: str) -> dict[str, A
     except TypeError as error:
         raise ToolSchemaError(f"tool {tool_name!r}: a parameter's type cannot be put into JSON ({error})") from error
     own = definitions.pop(schema["$ref"].rpartition("/")[2])
-    parameters: dict[str, Any] = {"type": "object", "properties": own["properties"], "required": own["required"]}
+    parameters: dict[str, Any] = {
+        "type": "object",
+        "properties": own["properties"],
+        "required": own["required"],
+    }
     parameters["additionalProperties"] = False
     if definitions:
         parameters["$defs"] = definitions
-    return _with_local_references(parameters)
-
-
-def _with_local_references(schema: Any) -> Any:
-    """msgspec refers to `#/$defs/…` only when told to; a schema sent by itself needs that."""
-    if isinstance(schema, dict):
-        return {
-            key: value.replace("#/components/schemas/", "#/$defs/") if key == "$ref" else _with_local_references(value)
-            for key, value in schema.items()
-        }
-    return [_with_local_references(value) for value in schema] if isinstance(schema, list) else schema
+    return parameters
 
 
 _GOOGLE_PARAMETER = re.compile(r"^\s+\*{0,2}(\w+)\s*(?:\([^)]*\))?:\s*(.*)$")

@@ -60,9 +60,14 @@ async def run(
             task_status.started(buffer.statistics)
             voice = _Voice(buffer, lock, device, reports)
             nursery.start_soon(voice.report_progress)
+            nursery.start_soon(_raise_failure, device)
             async for item in inbox:
                 voice.apply(item)
             nursery.cancel_scope.cancel()
+
+
+async def _raise_failure(device: OpenSpeaker) -> None:
+    raise await device.wait_failed()
 
 
 @attrs.define(eq=False)

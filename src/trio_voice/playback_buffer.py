@@ -93,7 +93,12 @@ class PlaybackBuffer:
     """
 
     def __init__(
-        self, audio_format: AudioFormat, *, prebuffer_ms: int = 100, capacity_ms: int = 600_000, fade_ms: int = 5
+        self,
+        audio_format: AudioFormat,
+        *,
+        prebuffer_ms: int = 100,
+        capacity_ms: int = 600_000,
+        fade_ms: int = 5,
     ) -> None:
         self._format = audio_format
         self._prebuffer_samples = audio_format.samples_of_ms(prebuffer_ms)

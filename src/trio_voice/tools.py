@@ -11,13 +11,11 @@ from typing import Any
 
 import attrs
 import msgspec
-import structlog
 import trio
 
 from trio_voice.channels import CancelTurn, InboxItem, RunTool, ToolItem, ToolResult, ToolStarted
 from trio_voice.function_tools import FunctionTool
-
-log = structlog.get_logger()
+from trio_voice.logs import log
 
 MAX_OUTPUT_CHARS = 100_000
 """A model cannot use more, and the wire would carry it every time the conversation is restored."""
@@ -35,9 +33,7 @@ async def run(
     Cancellation: async tools are cancelled; a plain function goes on in its thread, whose end nobody waits for.
     Closes: `results`.
     """
-    executor = _Executor(
-        {function.name: function for function in tools}, results, trio.CapacityLimiter(MAX_THREADS)
-    )
+    executor = _Executor({function.name: function for function in tools}, results, trio.CapacityLimiter(MAX_THREADS))
     with results:
         async with trio.open_nursery() as nursery:
             async for item in inbox:

@@ -136,6 +136,11 @@ class ConversationTracker:
         turn = next((turn for turn in self._turns if use.call_id in turn.tools), None) or self._current(at)
         turn.tools[use.call_id] = use
 
+    def tool_finished(self, use: ToolUse, at: float) -> None:
+        """The end of a call; its arguments are those it began with."""
+        begun = next((turn.tools[use.call_id] for turn in self._turns if use.call_id in turn.tools), use)
+        self.tool_changed(attrs.evolve(use, arguments=begun.arguments), at)
+
     def close(self, at: float) -> None:
         self._now = at
         if self._turns and self._turns[-1].ended_at is None:

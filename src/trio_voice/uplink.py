@@ -6,13 +6,17 @@ stream broken without a word, so a barge-in never touches this task.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import attrs
 import trio
 
 from trio_voice.audio import AudioFormat, Frame
 from trio_voice.channels import Send, SetMicrophone, UplinkItem
 from trio_voice.protocol import InputAudioBufferAppend, InputAudioBufferCommit, encode
-from trio_voice.wire import Wire
+
+if TYPE_CHECKING:
+    from trio_voice.wire import Wire
 
 
 @attrs.define(eq=False)

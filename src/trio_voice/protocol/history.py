@@ -44,6 +44,8 @@ class Entry:
     """The words came with sound."""
     final: bool = False
     heard_share: float = 1.0
+    cut: bool = False
+    """It was interrupted: its words stand as they were then, whatever else still arrives."""
     call_id: str = ""
     name: str = ""
     arguments: str = ""
@@ -56,6 +58,7 @@ class Entry:
 
     @property
     def truncated(self) -> bool:
+        """Words were lost to an interruption."""
         return self.heard_share < 1.0
 
 
@@ -65,6 +68,7 @@ class History:
     def __init__(self) -> None:
         self._entries: dict[str, Entry] = {}
         self._order: list[str] = []
+        self._deleted: set[str] = set()
 
     def __iter__(self) -> Iterator[Entry]:
         return (self._entries[item_id] for item_id in self._order)
@@ -85,7 +89,8 @@ class History:
                 return self._take(event.item, after=None)
             case on.ResponseOutputAudioTranscriptDelta() | on.ResponseOutputTextDelta():
                 entry = self._at(event.item_id, "message", "assistant")
-                entry.text += event.delta
+                if not entry.cut:
+                    entry.text += event.delta
                 entry.spoken = isinstance(event, on.ResponseOutputAudioTranscriptDelta)
                 return entry
             case on.ResponseOutputAudioTranscriptDone():
@@ -109,10 +114,12 @@ class History:
         entry = self._entries.get(item_id)
         if entry is not None:
             entry.heard_share = min(entry.heard_share, heard_ms / received_ms if received_ms else 0.0)
-            entry.final = True
+            entry.cut = entry.final = True
         return entry
 
     def delete(self, item_id: str) -> Entry | None:
+        """Forget an item; events about it that are still on their way do not bring it back."""
+        self._deleted.add(item_id)
         entry = self._entries.pop(item_id, None)
         if entry is not None:
             self._order.remove(item_id)
@@ -128,7 +135,10 @@ class History:
     def _at(self, item_id: str, kind: str, role: str, after: str | None = None) -> Entry:
         entry = self._entries.get(item_id)
         if entry is None:
-            entry = self._entries[item_id] = Entry(item_id, kind, role)
+            entry = Entry(item_id, kind, role)
+            if item_id in self._deleted:
+                return entry
+            self._entries[item_id] = entry
             position = self._order.index(after) + 1 if after in self._entries and after != item_id else None
             self._order.insert(len(self._order) if position is None else position, item_id)
         return entry
@@ -140,14 +150,14 @@ class History:
         entry.call_id, entry.name = item.call_id or entry.call_id, item.name or entry.name
         entry.arguments, entry.output = item.arguments or entry.arguments, item.output or entry.output
         # The words streamed so far may be ahead of the item as the server describes it: only ever gain.
-        if len(item.text) > len(entry.text):
+        if len(item.text) > len(entry.text) and not entry.cut:
             entry.text = item.text
         entry.spoken = entry.spoken or any(part.kind in ("output_audio", "input_audio") for part in item.parts)
         return entry
 
     def _finish(self, item_id: str, text: str, *, spoken: bool) -> Entry:
         entry = self._at(item_id, "message", "assistant")
-        if len(text) >= len(entry.text):
+        if len(text) >= len(entry.text) and not entry.cut:
             entry.text = text
         entry.spoken, entry.final = spoken, True
         return entry

@@ -67,38 +67,38 @@ class ResponseArbiter:
     """
 
     active: bool = False
-    _asked: bool = False
+    asked: bool = False
     """A `response.create` of ours is on its way."""
     _waiting: deque[ResponseCreate] = attrs.Factory(deque)
 
     def request(self, event: ResponseCreate) -> ResponseCreate | None:
-        if self.active or self._asked:
+        if self.active or self.asked:
             if event.response is UNSET:
                 self._waiting = deque(waiting for waiting in self._waiting if waiting.response is not UNSET)
             self._waiting.append(event)
             return None
-        self._asked = True
+        self.asked = True
         return event
 
     def on_created(self) -> None:
-        self.active, self._asked = True, False
+        self.active, self.asked = True, False
 
     def on_done(self) -> ResponseCreate | None:
-        self.active, self._asked = False, False
+        self.active, self.asked = False, False
         return self._next()
 
     def on_collision(self) -> None:
-        """The server had begun a response of its own (`conversation_already_has_active_response`): ask again after it."""
-        if self._asked:
+        """The server had begun a response of its own, and refused ours: ask again after it."""
+        if self.asked:
             self._waiting.append(ResponseCreate())
-        self.active, self._asked = True, False
+        self.active, self.asked = True, False
 
     def drop_waiting(self) -> None:
         """The user interrupted: what was going to be said is no longer wanted."""
         self._waiting.clear()
 
     def on_connection_lost(self) -> None:
-        self.active, self._asked = False, False
+        self.active, self.asked = False, False
         self._waiting.clear()
 
     def _next(self) -> ResponseCreate | None:

@@ -1,0 +1,43 @@
+"""trio-voice: a Trio-native runtime for realtime voice agents.
+
+The signal path, in the order in which sound travels:
+
+    devices/       microphone and speaker: PortAudio, WAV files
+    capture        microphone → frames
+    uplink         control first, then frames → wire
+    wire           one WebSocket
+    downlink       wire → typed events
+    conversation   the conductor: turns, barge-in, truncation, history, tools
+    playback       playback buffer → speaker; reports the heard position
+    tools          the tool executor
+    supervisor     the connection's nursery
+    session        all of it together: start reading there
+
+Around it: `protocol/` (the Realtime API without I/O), `agent`, `function_tools`, `config`, `events`, `errors`,
+`channels` (the channel table), `tracker`; `server/` (the same protocol from the other side), `testing/`, `cli`.
+"""
+
+from __future__ import annotations
+
+from trio_voice.agent import RealtimeAgent as RealtimeAgent
+from trio_voice.audio import AudioFormat as AudioFormat
+from trio_voice.audio import Frame as Frame
+from trio_voice.config import AgentCapability as AgentCapability
+from trio_voice.config import AudioInputConfig as AudioInputConfig
+from trio_voice.config import AudioOutputConfig as AudioOutputConfig
+from trio_voice.config import ConnectionOptions as ConnectionOptions
+from trio_voice.config import ConnectionState as ConnectionState
+from trio_voice.config import SessionState as SessionState
+from trio_voice.errors import ConfigError as ConfigError
+from trio_voice.errors import DeviceError as DeviceError
+from trio_voice.errors import SessionEnded as SessionEnded
+from trio_voice.errors import ToolSchemaError as ToolSchemaError
+from trio_voice.errors import TrioVoiceError as TrioVoiceError
+from trio_voice.errors import WireLost as WireLost
+from trio_voice.function_tools import FunctionTool as FunctionTool
+from trio_voice.function_tools import tool as tool
+from trio_voice.session import RealtimeSession as RealtimeSession
+from trio_voice.tracker import ConversationTracker as ConversationTracker
+from trio_voice.tracker import ConversationTurn as ConversationTurn
+from trio_voice.tracker import SessionMetrics as SessionMetrics
+from trio_voice.tracker import TranscriptLine as TranscriptLine

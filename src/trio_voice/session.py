@@ -1,0 +1,360 @@
+"""A session: the whole topology on one screen (`RealtimeSession._run`), and the methods an application calls."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import trio
+
+from trio_voice import capture, conversation, logs, playback, supervisor, tools
+from trio_voice.agent import RealtimeAgent
+from trio_voice.audio import Frame
+from trio_voice.channels import (
+    CONTROL_CAPACITY,
+    INBOX_CAPACITY,
+    PLAYBACK_CAPACITY,
+    TOOL_CAPACITY,
+    Command,
+    CommandName,
+    DropOldest,
+    EventFanOut,
+    EventStream,
+    InboxItem,
+    PlaybackItem,
+    ToolItem,
+    UplinkItem,
+)
+from trio_voice.config import (
+    AgentCapability,
+    AudioInputConfig,
+    AudioOutputConfig,
+    ConnectionOptions,
+    ConnectionState,
+    SessionState,
+)
+from trio_voice.errors import ConfigError, SessionEnded
+from trio_voice.events import EVENT_NAMES, PROTOCOL_EVENTS, Disconnected, ResponseAudio, SessionEvent
+from trio_voice.logs import log
+from trio_voice.protocol.history import History
+from trio_voice.tracker import ConversationTracker, ConversationTurn, SessionMetrics, TranscriptLine
+
+if TYPE_CHECKING:
+    from trio_voice.devices import Microphone, Speaker
+    from trio_voice.playback_buffer import BufferStatistics
+
+
+class RealtimeSession:
+    """One conversation, alive inside `async with`.
+
+    Entering starts every actor, connects, and waits until the server has taken the configuration; leaving
+    disconnects. If the connection fails in between, the body is cancelled and the error comes out of `async with`.
+
+    Raises, from `async with`: `WireLost`, `ConfigError`, `DeviceError`; anything else is the body's own.
+    """
+
+    def __init__(
+        self,
+        agent: RealtimeAgent,
+        *,
+        connection: ConnectionOptions | None = None,
+        microphone: Microphone | None = None,
+        speaker: Speaker | None = None,
+        audio_input: AudioInputConfig | None = None,
+        audio_output: AudioOutputConfig | None = None,
+        metadata: dict[str, Any] | None = None,
+        stream: trio.abc.Stream | None = None,
+    ) -> None:
+        """`microphone` and `speaker` are opened when the agent's capabilities ask for them; None goes without.
+
+        `stream` replaces the network connection, for tests.
+        """
+        self.agent = agent
+        self.connection = connection or ConnectionOptions()
+        self.audio_input = audio_input or AudioInputConfig()
+        self.audio_output = audio_output or AudioOutputConfig()
+        self._microphone = microphone if agent.can(AgentCapability.VOICE_INPUT) else None
+        self._speaker = speaker if agent.can(AgentCapability.VOICE_OUTPUT) else None
+        self._stream = stream
+        self._metadata = metadata
+        self._fan_out = EventFanOut()
+        self._callbacks: dict[str, list[Callable[[Any], Any]]] = {}
+        self._callback_stream = self._fan_out.subscribe()
+        self._waiting: set[Command] = set()
+        self._lifetime: AbstractAsyncContextManager[None] | None = None
+        self._ended_at: float | None = None
+
+    # --- the topology -----------------------------------------------------------------------------
+
+    async def _run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """The session nursery. Every actor, every channel, who holds which end: this is all there is."""
+        to_conversation, inbox = trio.open_memory_channel[InboxItem](INBOX_CAPACITY)
+        to_uplink, control = trio.open_memory_channel[UplinkItem](CONTROL_CAPACITY)
+        to_playback, playback_items = trio.open_memory_channel[PlaybackItem](PLAYBACK_CAPACITY)
+        to_tools, tool_items = trio.open_memory_channel[ToolItem](TOOL_CAPACITY)
+        frames = DropOldest[Frame](max(1, self.audio_input.capacity_ms // self.audio_input.chunk_ms))
+        history = History()
+        self._view = conversation.ConversationView(
+            history, ConversationTracker(history, started_at=trio.current_time(), metadata=self._metadata)
+        )
+        self._commands = to_conversation.clone()
+        self._frames = frames
+        self._buffer_statistics: BufferStatistics | None = None
+        speaker, microphone = self._speaker, self._microphone
+        self._link = supervisor.Link(
+            control,
+            frames.receiver if microphone is not None else None,
+            to_conversation.clone(),
+            to_playback if speaker is not None else None,
+        )
+        try:
+            async with trio.open_nursery() as nursery:
+                self._actors = nursery.cancel_scope
+                nursery.start_soon(self._run_callbacks)
+                if speaker is not None:
+                    play = partial(playback.run, playback_items, to_conversation.clone(), speaker=speaker)
+                    self._buffer_statistics = await nursery.start(partial(play, config=self.audio_output))
+                if microphone is not None:
+                    await nursery.start(partial(capture.run, frames, microphone=microphone, config=self.audio_input))
+                nursery.start_soon(partial(tools.run, tool_items, to_conversation.clone(), tools=self.agent.tools))
+                nursery.start_soon(
+                    partial(
+                        conversation.run,
+                        inbox,
+                        control=to_uplink,
+                        playback=to_playback.clone() if speaker is not None else None,
+                        tool_calls=to_tools,
+                        fan_out=self._fan_out,
+                        view=self._view,
+                        agent=self.agent,
+                        config=self.agent.session_config(self.audio_input, self.audio_output),
+                    )
+                )
+                nursery.start_soon(
+                    partial(
+                        supervisor.run,
+                        self._link,
+                        options=self.connection,
+                        audio_input=self.audio_input,
+                        stream=self._stream,
+                    )
+                )
+                task_status.started()
+        finally:
+            self._end()
+            for end in (
+                to_conversation,
+                inbox,
+                to_uplink,
+                control,
+                to_playback,
+                playback_items,
+                to_tools,
+                tool_items,
+            ):
+                end.close()
+            frames.close()
+
+    # --- life -------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        if self._lifetime is not None:
+            raise SessionEnded("a RealtimeSession is entered once; make a new one for a new conversation")
+        logs.prepare()
+        self._lifetime = self._alive()
+        await self._lifetime.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        assert self._lifetime is not None
+        return await self._lifetime.__aexit__(kind, error, traceback)
+
+    @asynccontextmanager
+    async def _alive(self) -> AsyncIterator[None]:
+        try:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(self._run)
+                await self._view.ready.wait()
+                yield
+                await self.disconnect()
+        except BaseExceptionGroup as group:
+            raise _only_error(group) from None
+
+    async def disconnect(self) -> None:
+        """End the session; the body of `async with` goes on. Takes at most about a second, whatever the peer does."""
+        self._actors.cancel()
+        await trio.lowlevel.checkpoint()
+
+    def _end(self) -> None:
+        """Once, however the session ends: the last event, and the end of every stream of events."""
+        self._ended_at = trio.current_time()
+        self._view.state = SessionState.DISCONNECTED
+        self._view.tracker.close(self._ended_at)
+        self._fan_out.emit(Disconnected(at=self._ended_at, reason="the session ended"))
+        self._fan_out.close()
+        for command in self._waiting:
+            command.lost = True
+            command.done.set()
+        log.info("session.disconnected", session=self._view.session_id)
+
+    # --- what it tells ----------------------------------------------------------------------------
+
+    def events(self, *, audio: bool = False, protocol: bool = False) -> EventStream:
+        """A stream of everything that happens from now on: `async for event in session.events()`.
+
+        `audio` adds the agent's voice (`ResponseAudio`), `protocol` every event of the wire.
+        """
+        return self._fan_out.subscribe(audio=audio, protocol=protocol)
+
+    def on(self, name: str, callback: Callable[[Any], Any]) -> None:
+        """Call `callback(event)`, plain or async, for each event called `name`.
+
+        Callbacks run one after the other, in a task of their own: a slow one delays other callbacks, never the
+        conversation. One that raises is logged and changes nothing.
+        Raises: `ConfigError` for a name that is no event.
+        """
+        if name not in EVENT_NAMES:
+            raise ConfigError(f"there is no event {name!r}; there are: {', '.join(sorted(EVENT_NAMES))}")
+        self._callbacks.setdefault(name, []).append(callback)
+        self._callback_stream.audio |= EVENT_NAMES[name] is ResponseAudio
+        self._callback_stream.protocol |= EVENT_NAMES[name] in PROTOCOL_EVENTS
+
+    async def _run_callbacks(self) -> None:
+        async for event in self._callback_stream:
+            await self._call_back(event)
+
+    async def _call_back(self, event: SessionEvent) -> None:
+        for callback in self._callbacks.get(event.name, ()):
+            try:
+                result = callback(event)
+                if inspect.isawaitable(result):
+                    await result
+            except Exception:
+                log.exception("callback.failed", event_name=event.name)
+
+    @property
+    def state(self) -> SessionState:
+        return self._view.state
+
+    @property
+    def connection_state(self) -> ConnectionState:
+        return self._link.state
+
+    @property
+    def tracker(self) -> ConversationTracker:
+        """The conversation so far, turn by turn. For reading."""
+        return self._view.tracker
+
+    def transcript(self) -> list[TranscriptLine]:
+        """Who said what. Of an interrupted answer: what was heard of it."""
+        return self._view.tracker.transcript()
+
+    def turns(self) -> list[ConversationTurn]:
+        return self._view.tracker.turns()
+
+    @property
+    def metrics(self) -> SessionMetrics:
+        at = self._ended_at if self._ended_at is not None else trio.current_time()
+        dropped = {"frames": self._frames.dropped, "events": self._fan_out.dropped}
+        dropped["control"] = self._link.uplink.dropped_control
+        if self._buffer_statistics is not None:
+            dropped["stale_samples"] = self._buffer_statistics.stale_samples
+            dropped["overflow_samples"] = self._buffer_statistics.overflow_samples
+        return self._view.tracker.metrics(at, dropped)
+
+    def summary(self) -> dict[str, Any]:
+        """The session in plain values, ready for JSON."""
+        metrics = self.metrics
+        return {
+            "session_id": self._view.session_id,
+            "agent": self.agent.name,
+            "state": self.state.value,
+            "duration_seconds": round(metrics.duration_s, 3),
+            "turn_count": metrics.turn_count,
+            "interruption_count": metrics.interruption_count,
+            "truncations": metrics.truncation_count,
+            "tool_calls": [
+                {"tool": use.tool, "arguments": use.arguments, "output": use.output, "failed": use.failed}
+                for turn in self.turns()
+                for use in turn.tool_calls
+            ],
+            "average_latency_ms": metrics.average_latency_ms and round(metrics.average_latency_ms, 1),
+            "audio_duration_ms": round(metrics.audio_duration_ms),
+            "transcript": [
+                {"role": line.role, "text": line.text, "interrupted": line.interrupted} for line in self.transcript()
+            ],
+            "metadata": self.tracker.metadata,
+        }
+
+    # --- what it can be told ----------------------------------------------------------------------
+
+    async def start_listening(self) -> None:
+        """Send what the microphone hears."""
+        await self._command("listen")
+
+    async def stop_listening(self) -> None:
+        """Send no more. Without turn detection this ends the user's turn and asks for the answer."""
+        await self._command("stop_listening")
+
+    async def mute(self) -> None:
+        """Send silence in place of the microphone, so that the server can still tell when an utterance ended."""
+        await self._command("mute")
+
+    async def unmute(self) -> None:
+        await self._command("unmute")
+
+    async def pause(self) -> None:
+        """Hold: nothing is sent, and the agent falls silent in mid-word, to go on at `resume()`."""
+        await self._command("pause")
+
+    async def resume(self) -> None:
+        await self._command("resume")
+
+    async def interrupt(self) -> None:
+        """Silence the agent now. When this returns, no sample of what it was saying will be played any more."""
+        await self._command("interrupt")
+
+    async def send_text(self, text: str) -> None:
+        """Say something in writing; an answer under way is interrupted."""
+        if not text.strip():
+            raise ConfigError("send_text() needs words; the text is empty")
+        if not self.agent.can(AgentCapability.TEXT_INPUT):
+            raise ConfigError(f"agent {self.agent.name!r} takes no text; give it AgentCapability.TEXT_INPUT")
+        await self._command("text", text=text)
+
+    async def respond(self, instructions: str | None = None) -> None:
+        """Ask the agent to speak, without a word from the user; `instructions` hold for this answer only."""
+        await self._command("respond", instructions=instructions)
+
+    async def _command(
+        self,
+        do: CommandName,
+        *,
+        text: str = "",
+        instructions: str | None = None,
+    ) -> None:
+        if self._lifetime is None or self._ended_at is not None:
+            raise SessionEnded(f"{do!r} needs a running session: call it inside `async with`, before disconnect()")
+        command = Command(do, text=text, instructions=instructions)
+        self._commands.send_nowait(command)
+        self._waiting.add(command)
+        try:
+            await command.done.wait()
+        finally:
+            self._waiting.discard(command)
+        if command.lost:
+            raise SessionEnded(f"the session ended before {do!r} was carried out")
+
+
+def _only_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The one error in a group of one, however deep; else the group."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
