@@ -26,7 +26,7 @@ BETA_CONTENT_TYPES = {"text": "output_text", "audio": "output_audio"}
 class ContentPart(Struct, frozen=True):
     """One piece of a message: input_text, input_audio, input_image, output_text or output_audio."""
 
-    type: str
+    type: Maybe[str] = UNSET
     """As on the wire; `kind` is the same with the beta's names made the GA's."""
     text: Maybe[str] = UNSET
     audio: Maybe[bytes] = UNSET
@@ -38,7 +38,8 @@ class ContentPart(Struct, frozen=True):
     @property
     def kind(self) -> str:
         """`type` by its GA name in an item: `text` is `output_text`, `audio` is `output_audio`."""
-        return BETA_CONTENT_TYPES.get(self.type, self.type)
+        wire = self.type or ""
+        return BETA_CONTENT_TYPES.get(wire, wire)
 
     @property
     def words(self) -> str:

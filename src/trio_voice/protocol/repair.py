@@ -1,9 +1,9 @@
 """Server events that are nearly right, made usable: the second look of `codec.decode_server_event`.
 
-Core ring: pure. Other servers of the protocol get small things wrong: a fraction where milliseconds are whole,
-"pcm16" for a format object, an error that is a string. Losing `response.done` or `speech_started` for that
-would leave a turn open or the agent talking. The invariant: only what the event means the same without is
-dropped. A field that has no default, and anything inside an item or its content, is never dropped.
+Core ring: pure. Other servers of the protocol get small things wrong: a fraction where milliseconds are whole
+numbers, "pcm16" for a format object, an error that is a string. Losing `response.done` or `speech_started`
+for that would leave a turn open or the agent talking. The invariant: a field is dropped only where the event
+means the same without it, so never one that has no default, nor anything inside an item or its content.
 """
 
 from __future__ import annotations

@@ -129,7 +129,7 @@ class ConversationItemInputAudioTranscriptionDelta(
 
     item_id: str
     content_index: int = 0
-    delta: str
+    delta: str = ""
     logprobs: Any = UNSET
     obfuscation: Maybe[str] = UNSET
 
@@ -182,18 +182,14 @@ class InputAudioBufferCleared(ServerEvent, frozen=True, kw_only=True, tag="input
     """The user's sound was thrown away."""
 
 
-class InputAudioBufferSpeechStarted(
-    ServerEvent, frozen=True, kw_only=True, tag="input_audio_buffer.speech_started"
-):
+class InputAudioBufferSpeechStarted(ServerEvent, frozen=True, kw_only=True, tag="input_audio_buffer.speech_started"):
     """The user began to speak; `item_id` is the item to come. Barge-in needs neither field."""
 
     audio_start_ms: int = 0
     item_id: str = ""
 
 
-class InputAudioBufferSpeechStopped(
-    ServerEvent, frozen=True, kw_only=True, tag="input_audio_buffer.speech_stopped"
-):
+class InputAudioBufferSpeechStopped(ServerEvent, frozen=True, kw_only=True, tag="input_audio_buffer.speech_stopped"):
     """The user fell silent."""
 
     audio_end_ms: int = 0
@@ -338,18 +334,14 @@ class ResponseFunctionCallArgumentsDone(
     arguments: str
 
 
-class ResponseMcpCallArgumentsDelta(
-    _OutputEvent, frozen=True, kw_only=True, tag="response.mcp_call_arguments.delta"
-):
+class ResponseMcpCallArgumentsDelta(_OutputEvent, frozen=True, kw_only=True, tag="response.mcp_call_arguments.delta"):
     """More of the arguments of a call that the server itself makes."""
 
     delta: str
     obfuscation: Maybe[str] = UNSET
 
 
-class ResponseMcpCallArgumentsDone(
-    _OutputEvent, frozen=True, kw_only=True, tag="response.mcp_call_arguments.done"
-):
+class ResponseMcpCallArgumentsDone(_OutputEvent, frozen=True, kw_only=True, tag="response.mcp_call_arguments.done"):
     """The arguments of such a call, in full."""
 
     arguments: str
