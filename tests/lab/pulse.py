@@ -28,8 +28,7 @@ import trio
 
 RATE_HZ = 24_000
 READY_LIMIT_S = 10.0
-SINKS = ("speaker", "micfeed", "loose_speaker", "loose_micfeed")
-"""`loose_…` are there to be unplugged by a test."""
+_LAYOUT = ["--raw", "--format=s16le", f"--rate={RATE_HZ}", "--channels=1"]
 
 _PCM = """\
 pcm.{name} {{
@@ -55,9 +54,7 @@ def missing_parts() -> str | None:
     if ctypes.util.find_library("portaudio") is None:
         return "libportaudio2 not installed (apt-get install libportaudio2)"
     folders = ("/usr/lib", "/usr/lib64")
-    if not any(
-        list(Path(f).glob("**/alsa-lib/libasound_module_pcm_pulse.so")) for f in folders if Path(f).exists()
-    ):
+    if not any(list(Path(f).glob("**/alsa-lib/libasound_module_pcm_pulse.so")) for f in folders if Path(f).exists()):
         return "the pulse plugin of ALSA is not installed (apt-get install libasound2-plugins)"
     return None
 
@@ -86,49 +83,107 @@ class Heard:
         return await self.until(lambda pcm: len(pcm) >= size)
 
 
+class SoundServer:
+    """One PulseAudio with two null sinks, `speaker` and `micfeed`, and a microphone `mic` that hears `micfeed`."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        self.socket = folder / "pulse.sock"
+        self.environ = {
+            "XDG_RUNTIME_DIR": str(folder),
+            "PULSE_SERVER": f"unix:{self.socket}",
+            "PULSE_COOKIE": str(folder / "cookie"),
+        }
+        self._log = folder / "pulseaudio.log"
+        self._ends = contextlib.ExitStack()
+
+    @property
+    def child_environ(self) -> dict[str, str]:
+        return {**os.environ, **self.environ}
+
+    def start(self) -> None:
+        """Returns once the server answers and sound flows through it."""
+        sink = f"module-null-sink rate={RATE_HZ} channels=1 format=s16le sink_name="
+        modules = [f"module-native-protocol-unix socket={self.socket} auth-anonymous=1"]
+        modules += [sink + "speaker", sink + "micfeed", "module-remap-source source_name=mic master=micfeed.monitor"]
+        flags = ["-n", "--daemonize=no", "--exit-idle-time=-1", "--use-pid-file=no"]
+        flags += ["--realtime=no", "--high-priority=no"]
+        command = ["pulseaudio", *flags, *(part for module in modules for part in ("-L", module))]
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(command, env=self.child_environ, stdout=log, stderr=log)
+        self._ends.callback(_end, self.process)
+        self._wait_until_it_answers()
+        # A null sink that nobody hears sleeps for up to 2 s at a time. With its monitor held open, and awake,
+        # the first callback of a device comes within 30 ms.
+        for awake in [self._hold("speaker"), self._hold("micfeed")]:
+            if not awake.wait(READY_LIMIT_S):
+                raise LabUnavailable("a null sink gives no sound; is this machine overloaded?")
+
+    def end(self) -> None:
+        self._ends.close()
+
+    def crash(self) -> None:
+        self.process.kill()
+        self.end()
+
+    def _wait_until_it_answers(self) -> None:
+        deadline = time.monotonic() + READY_LIMIT_S
+        while True:
+            run = subprocess.run(
+                ["pactl", "set-default-source", "mic"], env=self.child_environ, capture_output=True, text=True
+            )
+            if run.returncode == 0:
+                return
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                log = self._log.read_text(errors="replace")[-2000:]
+                raise LabUnavailable(f"PulseAudio does not answer: {run.stderr.strip()}\n{log}")
+            time.sleep(0.02)  # between two questions, not instead of one
+
+    def _hold(self, sink: str) -> threading.Event:
+        """Record a sink's monitor into nothing; the event is set once there was sound."""
+        process = subprocess.Popen(_parec(sink), env=self.child_environ, stdout=subprocess.PIPE)
+        stdout, awake = process.stdout, threading.Event()
+        assert stdout is not None
+
+        def discard() -> None:
+            while stdout.read(480):
+                awake.set()
+
+        thread = threading.Thread(target=discard, name=f"audio-lab {sink}")
+        thread.start()
+        self._ends.callback(stdout.close)
+        self._ends.callback(thread.join)
+        self._ends.callback(_end, process)
+        return awake
+
+
 @attrs.define
 class AudioLab:
-    """A running lab: the ALSA names of its devices, and hands to play, listen, unplug, stall and kill."""
+    """A running lab: the names of its devices, and hands to play, listen, unplug and freeze.
 
-    folder: Path
-    environ: Mapping[str, str]
-    daemon: subprocess.Popen[bytes]
+    The loose devices are those of a second server, which a test may crash.
+    """
+
+    _server: SoundServer
+    _loose_server: SoundServer
 
     speaker: str = "lab_speaker"
     microphone: str = "lab_microphone"
     loose_speaker: str = "lab_loose_speaker"
     loose_microphone: str = "lab_loose_microphone"
 
-    def pactl(self, *arguments: str) -> str:
-        run = subprocess.run(
-            ["pactl", *arguments],
-            env=self.environ,
-            capture_output=True,
-            text=True,
-            timeout=READY_LIMIT_S,
-            check=True,
-        )
-        return run.stdout
-
-    async def play(self, pcm: bytes, sink: str = "micfeed") -> None:
-        """Play `pcm16` at 24 kHz into a sink; returns when all of it has sounded."""
-        command = [
-            "paplay",
-            "--raw",
-            "--format=s16le",
-            f"--rate={RATE_HZ}",
-            "--channels=1",
-            f"--device={sink}",
-        ]
-        await trio.run_process(command, stdin=pcm, env=self.environ)
+    async def play(self, pcm: bytes) -> None:
+        """Play `pcm16` at 24 kHz to the microphone; returns when all of it has sounded."""
+        command = ["paplay", *_LAYOUT, "--device=micfeed"]
+        await trio.run_process(command, stdin=pcm, env=self._server.child_environ)
 
     @contextlib.asynccontextmanager
     async def listen(self, sink: str = "speaker") -> AsyncIterator[Heard]:
-        """Hear what a sink plays, from the first sample after entering until leaving."""
+        """Hear what a sink plays, from before entering until leaving."""
         heard = Heard()
         async with trio.open_nursery() as nursery:
             process = await trio.lowlevel.open_process(
-                _parec(f"{sink}.monitor"), stdout=subprocess.PIPE, env=self.environ
+                _parec(sink), stdout=subprocess.PIPE, env=self._server.child_environ
             )
             assert process.stdout is not None
 
@@ -146,24 +201,26 @@ class AudioLab:
                 with trio.CancelScope(shield=True):
                     await process.wait()
 
-    def unplug(self, sink: str) -> None:
-        """Take a sink away, as when a headset is pulled out. `plug` brings it back."""
-        for line in self.pactl("list", "short", "modules").splitlines():
-            number, name, arguments = [*line.split("\t"), "", ""][:3]
-            if name == "module-null-sink" and f"sink_name={sink} " in arguments + " ":
-                self.pactl("unload-module", number)
+    @contextlib.contextmanager
+    def unplugged(self) -> Iterator[None]:
+        """Take the loose devices away for a while.
 
-    def plug(self, sink: str) -> None:
-        self.pactl("load-module", *_null_sink(sink))
+        Their server crashes. (Taking a sink alone away does not do: PulseAudio moves its streams to another.)
+        """
+        self._loose_server.crash()
+        try:
+            yield
+        finally:
+            self._loose_server.start()
 
-
-def _null_sink(name: str) -> list[str]:
-    return ["module-null-sink", f"sink_name={name}", f"rate={RATE_HZ}", "channels=1", "format=s16le"]
-
-
-def _parec(source: str) -> list[str]:
-    layout = ["--raw", "--format=s16le", f"--rate={RATE_HZ}", "--channels=1"]
-    return ["parec", *layout, "--latency-msec=10", f"--device={source}"]
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Stop the sound server in its tracks for a while: it neither answers nor hangs up."""
+        self._server.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._server.process.send_signal(signal.SIGCONT)
 
 
 @contextlib.contextmanager
@@ -177,91 +234,29 @@ def audio_lab() -> Iterator[AudioLab]:
         raise LabUnavailable(missing)
     with contextlib.ExitStack() as ends:
         folder = Path(ends.enter_context(tempfile.TemporaryDirectory(prefix="audio-lab-")))
-        own = _private_settings(folder)
-        environ = {**os.environ, **own}
-        log = ends.enter_context((folder / "pulseaudio.log").open("wb"))
-        daemon = subprocess.Popen(_pulseaudio(folder), env=environ, stdout=log, stderr=log)
-        ends.callback(_end, daemon)
-        lab = AudioLab(folder, environ, daemon)
-        _wait_until_ready(lab)
-        # A null sink that nobody hears sleeps for up to 2 s at a time. With its monitor held open, and awake,
-        # the first callback of a device comes within 30 ms.
-        awake = [_hold(ends, sink, environ) for sink in SINKS]
-        for heard in awake:
-            if not heard.wait(READY_LIMIT_S):
-                raise LabUnavailable("a null sink gives no sound; is this machine overloaded?")
-        ends.enter_context(_environment(own))
-        yield lab
+        server, loose_server = SoundServer(folder / "main"), SoundServer(folder / "loose")
+        for each in (server, loose_server):
+            ends.callback(each.end)
+            each.start()
+        config = folder / "alsa.conf"
+        config.write_text(
+            # Redefining pcm.pulse, which the included file has, breaks the whole configuration.
+            "</usr/share/alsa/alsa.conf>\npcm.!default { type pulse }\nctl.!default { type pulse }\n"
+            + _PCM.format(name="lab_speaker", socket=server.socket, device="speaker")
+            + _PCM.format(name="lab_microphone", socket=server.socket, device="mic")
+            + _PCM.format(name="lab_loose_speaker", socket=loose_server.socket, device="speaker")
+            + _PCM.format(name="lab_loose_microphone", socket=loose_server.socket, device="mic")
+        )
+        ends.enter_context(_environment({**server.environ, "ALSA_CONFIG_PATH": str(config)}))
+        yield AudioLab(server, loose_server)
 
 
-def _private_settings(folder: Path) -> dict[str, str]:
-    socket = folder / "pulse.sock"
-    pcms = {f"lab_{sink}": sink for sink in SINKS if "speaker" in sink}
-    pcms |= {"lab_microphone": "mic", "lab_loose_microphone": "loose_micfeed.monitor"}
-    config = folder / "alsa.conf"
-    config.write_text(
-        # Redefining pcm.pulse, which the included file has, breaks the whole configuration.
-        "</usr/share/alsa/alsa.conf>\npcm.!default { type pulse }\nctl.!default { type pulse }\n"
-        + "".join(_PCM.format(name=name, socket=socket, device=device) for name, device in pcms.items())
-    )
-    return {
-        "XDG_RUNTIME_DIR": str(folder),
-        "PULSE_SERVER": f"unix:{socket}",
-        "PULSE_COOKIE": str(folder / "cookie"),
-        "ALSA_CONFIG_PATH": str(config),
-    }
-
-
-def _pulseaudio(folder: Path) -> list[str]:
-    modules = [["module-native-protocol-unix", f"socket={folder / 'pulse.sock'}", "auth-anonymous=1"]]
-    modules += [_null_sink(sink) for sink in SINKS]
-    modules += [["module-remap-source", "source_name=mic", "master=micfeed.monitor"]]
-    quiet = [
-        "-n",
-        "--daemonize=no",
-        "--exit-idle-time=-1",
-        "--use-pid-file=no",
-        "--realtime=no",
-        "--high-priority=no",
-    ]
-    return ["pulseaudio", *quiet, *(part for module in modules for part in ("-L", " ".join(module)))]
-
-
-def _wait_until_ready(lab: AudioLab) -> None:
-    deadline = time.monotonic() + READY_LIMIT_S
-    while True:
-        try:
-            lab.pactl("set-default-sink", "speaker")
-            lab.pactl("set-default-source", "mic")
-            return
-        except subprocess.CalledProcessError as error:
-            if lab.daemon.poll() is not None or time.monotonic() > deadline:
-                log = (lab.folder / "pulseaudio.log").read_text(errors="replace")[-2000:]
-                raise LabUnavailable(f"PulseAudio does not answer: {error.stderr.strip()}\n{log}") from error
-            time.sleep(0.02)  # between two questions, not instead of one
-
-
-def _hold(ends: contextlib.ExitStack, sink: str, environ: Mapping[str, str]) -> threading.Event:
-    """Record a sink's monitor into nothing; the event is set once it has sounded."""
-    process = subprocess.Popen(_parec(f"{sink}.monitor"), env=environ, stdout=subprocess.PIPE)
-    stdout, awake = process.stdout, threading.Event()
-    assert stdout is not None
-
-    def discard() -> None:
-        while stdout.read(480):
-            awake.set()
-
-    thread = threading.Thread(target=discard, name=f"audio-lab hold {sink}")
-    thread.start()
-    ends.callback(stdout.close)
-    ends.callback(thread.join)
-    ends.callback(_end, process)
-    return awake
+def _parec(sink: str) -> list[str]:
+    return ["parec", *_LAYOUT, "--latency-msec=10", f"--device={sink}.monitor"]
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
-        process.send_signal(signal.SIGTERM)
+    process.terminate()
     try:
         process.wait(timeout=5)
     except subprocess.TimeoutExpired:

@@ -59,10 +59,7 @@ class CaptureQueue:
         self._captured_samples = block.end_sample
         self._blocks.append(block)
         with contextlib.suppress(IndexError):  # the reader was quicker
-            while (
-                self._captured_samples - self._blocks[0].start_sample
-                > self._backlog_samples + self._frame_samples
-            ):
+            while self._captured_samples - self._blocks[0].start_sample > self._backlog_samples + self._frame_samples:
                 self._blocks.popleft()
 
     def take_frame(self) -> tuple[bytes, float] | None:

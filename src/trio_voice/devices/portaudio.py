@@ -43,8 +43,7 @@ _NO_SOUND = "Or do without: --mic question.wav --speaker answer.wav use files in
 _MISSING = (
     "PortAudio, the library behind microphone and loudspeaker, could not be loaded: {reason}. Install it: "
     "`sudo apt-get install libportaudio2` (Debian, Ubuntu), `sudo dnf install portaudio` (Fedora), "
-    "`sudo pacman -S portaudio` (Arch); on macOS and Windows it comes with `pip install sounddevice`. "
-    + _NO_SOUND
+    "`sudo pacman -S portaudio` (Arch); on macOS and Windows it comes with `pip install sounddevice`. " + _NO_SOUND
 )
 _ADVICE = {
     -9997: "The device does not do {rate_hz} Hz. Choose one that converts (`default` or `pulse` on Linux)",
@@ -82,9 +81,7 @@ def load_sounddevice() -> Any:
     """
     try:
         import sounddevice
-    except (
-        Exception
-    ) as error:  # OSError: no library; ImportError: no package; PortAudioError: it cannot start
+    except Exception as error:  # OSError: no library; ImportError: no package; PortAudioError: it cannot start
         raise DeviceError(_MISSING.format(reason=str(error) or type(error).__name__)) from error
     return sounddevice
 
@@ -110,9 +107,7 @@ def list_devices(*, probe_rates: bool = False) -> list[DeviceInfo]:
             is_default_output=index == default_output,
             default_rate_hz=int(found["default_samplerate"]),
         )
-        devices.append(
-            attrs.evolve(device, rates_hz=_rates_of(device, sounddevice)) if probe_rates else device
-        )
+        devices.append(attrs.evolve(device, rates_hz=_rates_of(device, sounddevice)) if probe_rates else device)
     return devices
 
 
@@ -139,9 +134,7 @@ def find_device(wanted: str | int | None, kind: Kind, devices: list[DeviceInfo])
 
     Raises: `DeviceError` that lists the devices there are.
     """
-    usable = [
-        device for device in devices if (device.input_channels if kind == "input" else device.output_channels)
-    ]
+    usable = [device for device in devices if (device.input_channels if kind == "input" else device.output_channels)]
     there_are = "; ".join(f"{device.index} {device.name!r}" for device in usable) or "none at all"
     advice = f"The {kind} devices are: {there_are}. {_NO_SOUND}"
     if wanted is None:
@@ -156,9 +149,7 @@ def find_device(wanted: str | int | None, kind: Kind, devices: list[DeviceInfo])
         raise DeviceError(f"There is no {kind} device {wanted!r}. {advice}")
     if len(matches) > 1:
         several = ", ".join(f"{device.index} {device.name!r}" for device in matches)
-        raise DeviceError(
-            f"{wanted!r} is the name of several {kind} devices ({several}): give the number of one."
-        )
+        raise DeviceError(f"{wanted!r} is the name of several {kind} devices ({several}): give the number of one.")
     return matches[0]
 
 
@@ -189,9 +180,7 @@ class _Stream:
             with _opening:
                 device = find_device(self._wanted, self._kind, list_devices())
                 self.name = device.name
-                open_stream = (
-                    sounddevice.RawInputStream if self._kind == "input" else sounddevice.RawOutputStream
-                )
+                open_stream = sounddevice.RawInputStream if self._kind == "input" else sounddevice.RawOutputStream
                 stream = open_stream(
                     samplerate=self._rate_hz,
                     blocksize=self._block_samples,
@@ -225,9 +214,7 @@ class _Stream:
         advice = "Choose another device: `trio-voice devices` lists them"
         if isinstance(code, int):
             advice = _ADVICE.get(code, advice).format(rate_hz=self._rate_hz)
-        return DeviceError(
-            f"The {self._kind} device {self.name!r} cannot be opened: {error}. {advice}. {_NO_SOUND}"
-        )
+        return DeviceError(f"The {self._kind} device {self.name!r} cannot be opened: {error}. {advice}. {_NO_SOUND}")
 
     # --- in the audio thread ---
 
@@ -286,9 +273,7 @@ class _Stream:
             with trio.move_on_after(CLOSE_LIMIT_S, shield=True) as scope:
                 await trio.to_thread.run_sync(self._stop, stream, abandon_on_cancel=True)
             if scope.cancelled_caught:
-                log.warning(
-                    "device.close_abandoned", device=self.name, kind=self._kind, after_s=CLOSE_LIMIT_S
-                )
+                log.warning("device.close_abandoned", device=self.name, kind=self._kind, after_s=CLOSE_LIMIT_S)
         trio.lowlevel.notify_closing(self._wake_receive)
         self._wake_receive.close()
         with self._handover:
@@ -323,9 +308,7 @@ class _OpenMicrophone(_Stream):
             if taken is not None:
                 pcm, adc_time = taken
                 now = self._stream_time()
-                if (
-                    now is not None
-                ):  # measured anew each time, 3 µs: PortAudio's clock on Linux is the wall clock
+                if now is not None:  # measured anew each time, 3 µs: PortAudio's clock on Linux is the wall clock
                     self._clock_offset = trio.current_time() - now
                 return Frame(pcm, captured_at=adc_time + self._clock_offset)
             if self._finished:
@@ -414,18 +397,14 @@ class PortAudioMicrophone:
         _require_pcm16(audio_format)
         frame_samples = audio_format.samples_of_ms(frame_ms)
         block_samples = frame_samples if self._block_samples is None else self._block_samples
-        opened = _OpenMicrophone(
-            self._device, self._latency, audio_format.rate_hz, block_samples, frame_samples
-        )
+        opened = _OpenMicrophone(self._device, self._latency, audio_format.rate_hz, block_samples, frame_samples)
         return opened.running()
 
 
 class PortAudioSpeaker:
     """A loudspeaker of this computer, by number, by name or part of one, or the default."""
 
-    def __init__(
-        self, device: str | int | None = None, latency: Latency = "low", block_samples: int = 480
-    ) -> None:
+    def __init__(self, device: str | int | None = None, latency: Latency = "low", block_samples: int = 480) -> None:
         """The device asks for `block_samples` at a time: fewer fall silent sooner, and wake us oftener.
 
         From clearing the buffer to silence on a PulseAudio sink at 24 kHz: 480 samples (20 ms, a frame)
