@@ -12,8 +12,7 @@ own duration).
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import attrs
@@ -39,15 +38,22 @@ Dialogue: TypeAlias = "Callable[[Sequence[Item], Sequence[Tool], str], Reply]"
 
 SLOWEST, QUICKEST = 0.25, 1.5
 """The protocol's limits of `speed`."""
+NO_SOUND = np.empty(0, np.int16)
 WARM_UP_CLAUSE = "Hello."
 WARM_UP_RATE_HZ = 24_000
 
 
 class LanguageModel(Protocol):
-    """A brain elsewhere, in place of the dialogue rules."""
+    """A brain elsewhere, in place of the rules (`llm.LlmDialogue`)."""
 
-    def reply(self, request: ResponseRequest) -> AsyncGenerator[Say | Call, None]:
-        """The parts of the answer as they are made; a `Say` holds whole clauses."""
+    async def reply(
+        self,
+        items: Sequence[Item],
+        tools: Sequence[Tool],
+        instructions: str,
+        emit: Callable[[Say | Call], Awaitable[None]],
+    ) -> None:
+        """Answer, emitting each sentence and each call as soon as it is whole."""
 
 
 @attrs.frozen
@@ -117,9 +123,7 @@ class SpeechBrain:
         Cancellation: waits for the recognition that has begun, so run it in a task of its own where the
         caller must go on at once.
         """
-        found = await trio.to_thread.run_sync(
-            self._recogniser.recognise, audio, rate_hz, limiter=self._hearing
-        )
+        found = await trio.to_thread.run_sync(self._recogniser.recognise, audio, rate_hz, limiter=self._hearing)
         log.debug("utterance.recognised", audio_ms=round(found.audio_ms), took_ms=round(found.took_ms))
         return found.text
 
@@ -151,31 +155,27 @@ class SpeechBrain:
     async def _produce(
         self, request: ResponseRequest, to_write: trio.MemorySendChannel[_Clause | Call], stop: Stop
     ) -> None:
-        async with to_write:
-            if self._llm is None:
-                for part in self._dialogue(request.items, request.tools, request.instructions).parts:
-                    await self._prepare(part, request, to_write, stop)
-                return
-            async with aclosing(self._llm.reply(request)) as parts:
-                async for part in parts:
-                    await self._prepare(part, request, to_write, stop)
-
-    async def _prepare(
-        self,
-        part: Say | Call,
-        request: ResponseRequest,
-        to_write: trio.MemorySendChannel[_Clause | Call],
-        stop: Stop,
-    ) -> None:
-        if isinstance(part, Call):
-            await to_write.send(part)
-            return
+        """Turn the answer into clauses with their sound, and calls, in order."""
         speed = min(QUICKEST, max(SLOWEST, request.speed))
-        for clause in split_clauses(part.text):
-            samples = np.empty(0, np.int16)
-            if "audio" in request.modalities:
-                samples = await self._sound(clause, request.rate_hz, speed, stop)
-            await to_write.send(_Clause(clause, samples))
+        silent = "audio" not in request.modalities
+        nothing_said = True
+
+        async def prepare(part: Say | Call) -> None:
+            nonlocal nothing_said
+            if isinstance(part, Call):
+                return await to_write.send(part)
+            for clause in split_clauses(part.text, first=nothing_said):
+                nothing_said = False
+                samples = NO_SOUND if silent else await self._sound(clause, request.rate_hz, speed, stop)
+                await to_write.send(_Clause(clause, samples))
+            return None
+
+        async with to_write:
+            if self._llm is not None:
+                await self._llm.reply(request.items, request.tools, request.instructions, prepare)
+                return
+            for part in self._dialogue(request.items, request.tools, request.instructions).parts:
+                await prepare(part)
 
     async def _sound(self, clause: str, rate_hz: int, speed: float, stop: Stop) -> Samples:
         return await trio.to_thread.run_sync(

@@ -20,9 +20,7 @@ SHORTEST_CHARS = 8
 CLAUSE_CHARS_HARD = 240
 """Text without any punctuation is cut at a space here, come what may."""
 
-_TITLES = (
-    "mr mrs ms dr prof st sr jr vs etc e.g i.e no nos approx dept est fig inc ltd co corp ext tel max min"
-)
+_TITLES = "mr mrs ms dr prof st sr jr vs etc e.g i.e no nos approx dept est fig inc ltd co corp ext tel max min"
 _DATES = "jan feb mar apr jun jul aug sep sept oct nov dec mon tue tues wed thu thur thurs fri sat sun"
 ABBREVIATIONS = frozenset(f"{_TITLES} {_DATES}".split())
 """Words whose full stop does not end a sentence (lower case, without the last stop)."""
@@ -32,12 +30,15 @@ _PAUSE = re.compile(r"""(?:[,;:]["'”’)\]]*|\s[–—-])\s+(?!\d)""")
 _LAST_WORD = re.compile(r"([A-Za-z.]+)\.[\"'”’)\]]*\s*$")
 
 
-def split_clauses(text: str) -> list[str]:
-    """The clauses of `text`, in order, each with the white space that follows it."""
+def split_clauses(text: str, *, first: bool = True) -> list[str]:
+    """The clauses of `text`, in order, each with the white space that follows it.
+
+    `first` says that the answer begins with `text`, so its first clause is to be short.
+    """
     clauses: list[str] = []
     for sentence in _sentences(text):
         while True:
-            limit = CLAUSE_CHARS if clauses else FIRST_CLAUSE_CHARS
+            limit = FIRST_CLAUSE_CHARS if first and not clauses else CLAUSE_CHARS
             cut = _cut_of(sentence, limit)
             if cut is None:
                 break

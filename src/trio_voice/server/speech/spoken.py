@@ -3,7 +3,7 @@
 Pure, and the same for every voice. A voice's own rules for figures differ from engine to engine; here an
 order number is read sign by sign and a price as a price, whichever engine speaks.
 
-Invariant: what comes out holds no digit and reads the same when it is written out again.
+Invariant: what comes out holds no digit, and figures are never silent.
 """
 
 from __future__ import annotations
@@ -184,13 +184,13 @@ _RULES: Final[tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...]
         (r"\[([^\]]*)\]\([^)]*\)", 0, lambda match: match[1]),  # a Markdown link: its words
         (r"https?://\S+", 0, lambda _: "a web address"),
         (
-            r"(?<![\w.])(?:" + "|".join(map(re.escape, _WORDS)) + r")(?!\w)",
+            r"(?<![A-Za-z.])(?:" + "|".join(map(re.escape, _WORDS)) + r")(?!\w)",
             re.I,
             lambda m: _WORDS[m[0].lower()],
         ),
+        (r"(?<=\d)T(?=\d\d:)", 0, lambda _: " at "),
         (r"(?<!\d)(\d{4})-(\d\d?)-(\d\d?)(?!\d)", 0, _iso_date),
         (r"(?<!\d)(\d\d?)/(\d\d?)/(\d{4})(?!\d)", 0, _us_date),
-        (r"(?<=\d)T(?=\d\d:)", 0, lambda _: " at "),
         (
             r"\b([A-Z]{2,}-?\d[\dA-Z-]*|[A-Z]+-\d[\dA-Z-]*|[A-Z]\d{2,}[\dA-Z]*|\d+[A-Z][\dA-Z]+)\b",
             0,

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from trio_voice.audio import Samples
 
-CACHED_CLAUSES = 64
-"""Greetings and questions repeat; at ~2 s of 24 kHz sound each this is about 6 MB."""
+CACHED_SAMPLES = 3_000_000
+"""Greetings and questions repeat: 6 MB hold the last two minutes of clauses at 24 kHz."""
 SENTENCE_PAUSE_MS = 160
 CLAUSE_PAUSE_MS = 40
 THREADS = 2
@@ -137,7 +137,7 @@ class PiperVoice:
         samples = np.concatenate([samples, np.zeros(rate_hz * pause_ms // 1000, np.int16)])
         samples.setflags(write=False)  # it is shared through the cache
         self._cache[key] = samples
-        if len(self._cache) > CACHED_CLAUSES:
+        while sum(map(len, self._cache.values())) > CACHED_SAMPLES:
             self._cache.popitem(last=False)
         return samples
 
