@@ -17,8 +17,8 @@ import attrs
 from . import phrases
 from .intents import MAYBE_SCORE, SURE_SCORE, Intent, Talk, loose_talk_of, rank, talk_of, tool_words
 from .results import told
-from .schema import Kind, Slot, ToolForm, form_of
-from .slots import Filled, accepts, fill, yes_or_no
+from .schema import Filled, Kind, Slot, ToolForm, form_of
+from .slots import accepts, fill, yes_or_no
 from .words import Heard, digit_runs, hear
 
 if TYPE_CHECKING:
@@ -88,9 +88,7 @@ def _reply(items: list[Item], forms: list[ToolForm], instructions: str) -> tuple
     results = _results(items, last_said)
     users = [i for i, item in enumerate(items) if _is(item, "user")]
     if not users:
-        text = (
-            " ".join(results) if results else "" if last_said >= 0 else phrases.greeting(forms, instructions)
-        )
+        text = " ".join(results) if results else "" if last_said >= 0 else phrases.greeting(forms, instructions)
         return (Say(text or phrases.ANYTHING_ELSE),)
     step = _replay(items, users, forms, instructions)
     last_call = max((i for i, item in enumerate(items) if item.type.startswith("function_call")), default=-1)
@@ -126,9 +124,7 @@ def _results(items: Sequence[Item], last_said: int) -> list[str]:
     for item in items[last_said + 1 :]:
         if item.type == "function_call_output":
             call = calls.get(item.call_id)
-            sentences.append(
-                told(item.output or "", (call and call.name) or "", (call and call.arguments) or "")
-            )
+            sentences.append(told(item.output or "", (call and call.name) or "", (call and call.arguments) or ""))
     return list(dict.fromkeys(sentences))
 
 
@@ -215,11 +211,7 @@ def _begin(heard: Heard, forms: list[ToolForm], instructions: str, last_called: 
 
 def _both(heard: Heard, forms: list[ToolForm]) -> _Step | None:
     """Two requests in one utterance, where both are complete."""
-    cuts = [
-        i
-        for i, norm in enumerate(heard.norms)
-        if norm in {"and", "also", "then"} and 0 < i < len(heard.words) - 1
-    ]
+    cuts = [i for i, norm in enumerate(heard.norms) if norm in {"and", "also", "then"} and 0 < i < len(heard.words) - 1]
     cuts += [i + 1 for i, word in enumerate(heard.words[:-1]) if word.ends_clause]
     for cut in sorted(cuts):
         halves = [hear(heard.slice(0, cut)), hear(heard.slice(cut, len(heard.words)))]

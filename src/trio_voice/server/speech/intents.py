@@ -12,8 +12,8 @@ from collections.abc import Sequence
 
 import attrs
 
-from .schema import Kind, ToolForm, name_words
-from .slots import Filled, fill
+from .schema import Filled, Kind, ToolForm, name_words
+from .slots import fill
 from .words import STOP_WORDS, Heard, hear, stem, terms
 
 SURE_SCORE = 1.9
@@ -75,9 +75,7 @@ _LOOSE: tuple[tuple[Talk, re.Pattern[str]], ...] = (
     (Talk.THANKS, re.compile(r"\b(?:thanks|thank you|thank|cheers|great|perfect|wonderful|awesome)\b")),
     (
         Talk.HELLO,
-        re.compile(
-            r"^(?:hello|hallo|hi|hey|good (?:morning|afternoon|evening|day)|greetings|are you there)\b"
-        ),
+        re.compile(r"^(?:hello|hallo|hi|hey|good (?:morning|afternoon|evening|day)|greetings|are you there)\b"),
     ),
 )
 _COUNTS_NOT = re.compile(
@@ -218,9 +216,7 @@ def rank(
     said = " ".join(heard.norms)
     for pattern, put in _PHRASES:
         said = pattern.sub(put, said)
-    stems = list(
-        dict.fromkeys(stem(word) for word in said.split() if word not in STOP_WORDS and len(word) > 1)
-    )
+    stems = list(dict.fromkeys(stem(word) for word in said.split() if word not in STOP_WORDS and len(word) > 1))
     weights = [_weights(form) for form in forms]
     intents: list[Intent] = []
     for form, own in zip(forms, weights, strict=True):

@@ -26,9 +26,7 @@ WORKING = "I am still working on that. One moment, please."
 _QUOTED_GREETING = re.compile(
     r"(?:greet|greeting|open|start|begin|hello|say)[^\"“\n]{0,60}[\"“]([^\"”\n]{4,200})[\"”]", re.I
 )
-_WHO = re.compile(
-    r"\byou(?:['’]re| are)\s+((?:an?|the)\s+[^.\n;:!?,(]{2,80}|[A-Z]\w{1,20})(?=[.\n;:!?,(]|$)", re.I
-)
+_WHO = re.compile(r"\byou(?:['’]re| are)\s+((?:an?|the)\s+[^.\n;:!?,(]{2,80}|[A-Z]\w{1,20})(?=[.\n;:!?,(]|$)", re.I)
 _TOO_MUCH = re.compile(r"\s+(?:who|that|which|and you|working over|speaking)\b.*$", re.I)
 
 
@@ -44,11 +42,7 @@ def who(instructions: str) -> str:
     """ "I am a support agent for Acme. ", from "You are a support agent for Acme."; or nothing."""
     match = _WHO.search(instructions)
     name = _TOO_MUCH.sub("", match[1]).strip() if match else ""
-    return (
-        f"I am {name[:1].lower() + name[1:] if name[:2].lower() in {'a ', 'an', 'th'} else name}. "
-        if name
-        else ""
-    )
+    return f"I am {name[:1].lower() + name[1:] if name[:2].lower() in {'a ', 'an', 'th'} else name}. " if name else ""
 
 
 def listed(parts: Sequence[str], word: str = "and") -> str:
@@ -84,11 +78,7 @@ _CUT = re.compile(
 
 def deed(form: ToolForm) -> str:
     """What a tool does, to follow "I can": "look up an order"."""
-    first = (
-        re.split(r"(?<=[a-z0-9])[.!?](?:\s|$)|\n", form.description.strip(), maxsplit=1)[0]
-        .strip()
-        .rstrip(".")
-    )
+    first = re.split(r"(?<=[a-z0-9])[.!?](?:\s|$)|\n", form.description.strip(), maxsplit=1)[0].strip().rstrip(".")
     first = _CUT.sub("", first)
     words = first.split()
     if 2 <= len(words) <= 12:
@@ -99,9 +89,7 @@ def deed(form: ToolForm) -> str:
         if verb in _VERBS:
             if verb in {"get", "return", "fetch", "retrieve", "give"} and "return" not in form.name:
                 verb = "tell you"
-            rest = re.sub(
-                r"\b(?:the|a) (?:user|customer|caller|client)\b(?!['’])", "you", " ".join(words[1:])
-            )
+            rest = re.sub(r"\b(?:the|a) (?:user|customer|caller|client)\b(?!['’])", "you", " ".join(words[1:]))
             rest = re.sub(r"\b(?:the|a) (?:user|customer|caller|client)['’]s\b", "your", rest)
             return f"{_SPLIT.get(verb, verb)} {rest}"
     parts = name_words(form.name)
@@ -139,11 +127,7 @@ def question(slot: Slot) -> str:
         plural = slot.label.endswith("s") or slot.label == "people"
         return f"How many {slot.label}?" if plural else f"What should the {slot.label} be?"
     if slot.kind is Kind.REASON:
-        return (
-            "What is it about?"
-            if slot.label in {"reason", "topic", "subject"}
-            else f"What is the {slot.label}?"
-        )
+        return "What is it about?" if slot.label in {"reason", "topic", "subject"} else f"What is the {slot.label}?"
     if slot.kind is Kind.DAY:
         return "For which day?"
     if slot.kind in {Kind.CLOCK, Kind.MOMENT}:

@@ -77,23 +77,14 @@ def _told_mapping(values: Mapping[str, Any], about: Sequence[str], arguments: An
     left = {str(key): value for key, value in values.items() if value is not None and value != ""}
     error = left.get("error") or left.get("errors")
     status = left.get("status", left.get("state"))
-    failed = (
-        bool(error) or left.get("success") is False or left.get("ok") is False or left.get("is_error") is True
-    )
+    failed = bool(error) or left.get("success") is False or left.get("ok") is False or left.get("is_error") is True
     failed = failed or (isinstance(status, str) and status.lower() in _BAD)
     if failed:
-        why = (
-            left.get("message")
-            or (error if error is not True else None)
-            or left.get("detail")
-            or left.get("reason")
-        )
+        why = left.get("message") or (error if error is not True else None) or left.get("detail") or left.get("reason")
         why = why.get("message", why) if isinstance(why, dict) else why
-        why = why if why else (status if isinstance(status, str) else "")
+        why = why if why else (spoken(status) if isinstance(status, str) else "")
         text = f"I'm sorry, that did not work. {_sentence(_flat(why, 1))}".strip()
-        tried = [
-            _detail(key, value) for key, value in _given(arguments) if str(value).lower() not in text.lower()
-        ]
+        tried = [_detail(key, value) for key, value in _given(arguments) if str(value).lower() not in text.lower()]
         return f"{text} I tried {listed(tried)}." if tried else text
     whole = [key for key in _SAID_WHOLE if isinstance(left.get(key), str)]
     sentences = [_sentence(left.pop(key)) for key in whole]
@@ -141,12 +132,7 @@ def _subject(left: Mapping[str, Any], about: Sequence[str]) -> tuple[str, str]:
     """Whose status it is: "Order ORD-12345", "The callback", "It"."""
     for key, value in left.items():
         words = name_words(key)
-        if (
-            words
-            and words[-1] in {"id", "number"}
-            and isinstance(value, (str, int))
-            and not isinstance(value, bool)
-        ):
+        if words and words[-1] in {"id", "number"} and isinstance(value, (str, int)) and not isinstance(value, bool):
             noun = " ".join(words[:-1])
             if noun and noun not in {"confirmation", "phone", "tracking", "reference", "ticket"}:
                 return f"{noun.capitalize()} {value}", key
@@ -161,9 +147,7 @@ def _verb(status: str) -> str:
     if low in _HAS_BEEN:
         return f"has been {low}"
     return (
-        f"is {status}"
-        if " " not in low or low.startswith(("in ", "on ", "out ", "not ", "being "))
-        else f": {status}"
+        f"is {status}" if " " not in low or low.startswith(("in ", "on ", "out ", "not ", "being ")) else f": {status}"
     )
 
 
@@ -182,9 +166,7 @@ def _flat(value: Any, depth: int) -> str:
     if isinstance(value, dict):
         if depth > _MAX_DEPTH:
             return ""
-        return ", ".join(
-            f"{label(str(k))} {_flat(v, depth + 1)}" for k, v in list(value.items())[:6] if v is not None
-        )
+        return ", ".join(f"{label(str(k))} {_flat(v, depth + 1)}" for k, v in list(value.items())[:6] if v is not None)
     if isinstance(value, list):
         if depth > _MAX_DEPTH:
             return ""

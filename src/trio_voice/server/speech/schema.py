@@ -86,6 +86,19 @@ class ToolForm:
         return next((slot for slot in self.slots if slot.name == name), None)
 
 
+@attrs.frozen
+class Filled:
+    """A value for a slot, the words it was read from, and whether to ask if it was meant."""
+
+    value: Any
+    used: frozenset[int]
+    sure: bool = True
+    others: tuple[Any, ...] = ()
+    """Further values of the same kind in the same utterance ("12345 and 67890")."""
+    marked: bool = False
+    """Said with the letters of its identifier ("Ord12345"): it can be nothing else."""
+
+
 def name_words(name: str) -> list[str]:
     """`lookupOrder` and `lookup_order` as words."""
     return [word.lower() for word in _CAMEL.split(name) if word]

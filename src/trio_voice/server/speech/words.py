@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import attrs
 
@@ -55,9 +55,7 @@ def hear(text: str) -> Heard:
     for match in _WORD.finditer(tidy):
         after = tidy[match.end() : match.end() + 1]
         norm = match.group().casefold().replace("'", "").replace("’", "")
-        words.append(
-            Word(norm, match.start(), match.end(), after in {".", ",", ";", "!", "?"} and after != "")
-        )
+        words.append(Word(norm, match.start(), match.end(), after in {".", ",", ";", "!", "?"} and after != ""))
     return Heard(tidy, tuple(words))
 
 
@@ -144,11 +142,11 @@ def _piece(norms: Sequence[str], at: int) -> _Piece | None:
     return None
 
 
-def digit_runs(heard: Heard) -> list[tuple[Digits, ...]]:
+def digit_runs(heard: Heard, used: Collection[int] = ()) -> list[tuple[Digits, ...]]:
     """Every run of digits, each as its possible readings, the most careful first.
 
     A homophone at the edge of a run ("for", "to") may be a digit or a word: both readings are given. A run
-    of separate groups of figures also offers each group alone.
+    of separate groups of figures also offers each group alone. Words that are `used` already end a run.
     """
     norms = heard.norms
     runs: list[tuple[Digits, ...]] = []
@@ -160,7 +158,7 @@ def digit_runs(heard: Heard) -> list[tuple[Digits, ...]]:
                 at += 1
                 continue
             piece = _piece(norms, at)
-            if piece is None:
+            if piece is None or at in used:
                 break
             pieces.append(piece)
             at = piece.last
