@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from trio_voice.audio import PCM16_24K, AudioFormat
-from trio_voice.devices import OpenMicrophone
+from trio_voice.devices import OpenMicrophone, portaudio
 from trio_voice.devices.portaudio import PortAudioMicrophone
 from trio_voice.errors import DeviceError
 
@@ -139,3 +139,13 @@ async def test_ten_openings_leave_no_thread_and_no_file(lab: AudioLab) -> None:
     files, threads = _open_things()
     assert files <= before[0]
     assert threads <= before[1]
+
+
+async def test_a_microphone_that_falls_silent_without_a_word_has_failed(
+    lab: AudioLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(portaudio, "STALL_LIMIT_S", 0.5)
+    async with PortAudioMicrophone(lab.microphone).open(PCM16_24K, FRAME_MS) as mic:
+        await mic.receive()
+        with lab.frozen(), pytest.raises(DeviceError, match=r"'lab_microphone' has given no sound for 0.5 s"):
+            await receive_for_ever(mic)

@@ -11,6 +11,7 @@ import pytest
 import trio
 
 from trio_voice.audio import PCM16_24K
+from trio_voice.devices import portaudio
 from trio_voice.devices.portaudio import PortAudioSpeaker, list_devices
 from trio_voice.errors import DeviceError
 
@@ -166,3 +167,12 @@ async def test_devices_are_listed_with_their_rates(lab: AudioLab) -> None:
     assert found[lab.speaker].output_channels > 0
     assert 24_000 in found[lab.speaker].rates_hz
     assert 24_000 in found[lab.microphone].rates_hz
+
+
+async def test_a_speaker_that_stops_asking_without_a_word_has_failed(
+    lab: AudioLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(portaudio, "STALL_LIMIT_S", 0.5)
+    async with PortAudioSpeaker(lab.speaker).open(PCM16_24K, Counting().pull) as speaker:
+        with lab.frozen():
+            assert "has asked for no sound for 0.5 s" in str(await speaker.wait_failed())
