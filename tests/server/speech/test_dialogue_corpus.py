@@ -151,7 +151,18 @@ SERVICE_CORPUS: list[tuple[str, Any]] = [
     ("Can I get a refund? | no", "never mind"),
     # both
     ("Where is order 12345 and please transfer me to sales.", order("12345") + to("sales")),
+    ("Transfer me to sales please, and where is order 67890?", to("sales") + order("67890")),
+    ("Call me back about order 12345 at 555-1234.", callback("555-1234", "order 12345")),
+    ("I need a callback at 555-1234 for billing issues.", callback("555-1234", "billing issues")),
+    ("call me back | 555-1234 | tomorrow morning", "What is it about?"),
+    ("call me back | 555-1234 | tomorrow morning | a refund", callback("555-1234", "refund", "tomorrow morning")),
+    ("Where's my order? | Actually, transfer me to sales.", to("sales")),
+    ("I'd like to speak to someone about my order.", "Which department"),
+    ("12345", "Should I look up an order, ORD-12345?"),
     # neither
+    ("I want to cancel my order.", "I can't cancel that. I can look up an order"),
+    ("What time is it?", "I'm sorry"),
+    ("Where is my order? | never mind | Hello?", "I am here"),
     ("What's the weather like?", "I can't tell you about the weather. I can look up an order"),
     ("Can you sing me a song?", "I can't help with that. I can"),
     ("Who won the game last night?", "I'm sorry"),

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import attrs
 
 from . import phrases
-from .intents import MAYBE_SCORE, SURE_SCORE, Intent, Talk, loose_talk_of, rank, talk_of, tool_words
+from .intents import MAYBE_SCORE, SURE_SCORE, Intent, Talk, loose_talk_of, rank, talk_of, tool_words, undoing
 from .results import told
 from .schema import Filled, Kind, Slot, ToolForm, form_of
 from .slots import accepts, fill, yes_or_no
@@ -68,6 +68,17 @@ class _Pending:
     """A value that the user was asked to confirm."""
     partial: str = ""
     """Digits heard so far of a number that is not complete."""
+
+
+@attrs.frozen
+class _Scene:
+    """What an utterance is answered in."""
+
+    forms: list[ToolForm]
+    instructions: str
+    last_called: str | None
+    introduced: bool
+    """Something was said before, so a hello needs no introduction."""
 
 
 @attrs.frozen
@@ -153,18 +164,16 @@ def _said_before(items: list[Item], forms: list[ToolForm], instructions: str) ->
 def _replay(items: list[Item], users: list[int], forms: list[ToolForm], instructions: str) -> _Step:
     """Go through the user's last utterances again, to know what is pending, and answer the last one."""
     step = _Step(())
-    last_called: str | None = None
+    scene = _Scene(forms, instructions, None, introduced=any(_is(item, "assistant") for item in items[: users[-1]]))
     for item in items[users[-REMEMBERED_TURNS:][0] :]:
         if item.type == "function_call" and item.name:
-            last_called = item.name
+            scene = attrs.evolve(scene, last_called=item.name)
         elif _is(item, "user"):
-            step = _step(hear(item.text), step.pending, forms, instructions, last_called)
+            step = _step(hear(item.text), step.pending, scene)
     return step
 
 
-def _step(
-    heard: Heard, pending: _Pending | None, forms: list[ToolForm], instructions: str, last_called: str | None
-) -> _Step:
+def _step(heard: Heard, pending: _Pending | None, scene: _Scene) -> _Step:
     """Answer one utterance."""
     if not heard.words:
         return _Step((Say(f"{phrases.NOT_CAUGHT} {_reask(pending)}".strip()),), pending)
@@ -177,23 +186,27 @@ def _step(
         case Talk.COUNT:
             return _Step((Say(phrases.counted(heard)),), pending)
         case Talk.ABILITIES:
-            text = f"{phrases.who(instructions)}{phrases.abilities(forms)}"
+            text = f"{phrases.who(scene.instructions)}{phrases.abilities(scene.forms)}"
             return _Step((Say(f"{text} {_reask(pending)}".strip()),), pending)
     if pending is not None:
-        step = _continue(heard, pending, forms, talk)
+        step = _continue(heard, pending, scene.forms, talk)
         if step is not None:
             return step
     elif talk is Talk.YES:
-        return _Step((Say(f"Good. {phrases.ANYTHING_ELSE}"),))
+        return _Step((Say(f"All right. {phrases.ANYTHING_ELSE}"),))
     elif talk is Talk.NO:
         return _Step((Say("All right. Just say so when you need me."),))
-    return _begin(heard, forms, instructions, last_called)
+    return _begin(heard, scene)
 
 
-def _begin(heard: Heard, forms: list[ToolForm], instructions: str, last_called: str | None) -> _Step:
+def _begin(heard: Heard, scene: _Scene) -> _Step:
     """Answer a new request, or say honestly that it is none."""
-    intents = rank(forms, heard, last_called=last_called)
+    forms = scene.forms
+    intents = rank(forms, heard, last_called=scene.last_called)
     best = intents[0] if intents else None
+    verb = undoing(best.form, heard) if best is not None and best.score >= MAYBE_SCORE else None
+    if verb is not None:
+        return _Step((Say(phrases.out_of_scope(forms, heard, verb)),))
     if best is not None and best.score >= SURE_SCORE:
         return _both(heard, forms) or _pursue(best.form, {}, best.filled, heard)
     match loose_talk_of(heard):
@@ -202,7 +215,8 @@ def _begin(heard: Heard, forms: list[ToolForm], instructions: str, last_called: 
         case Talk.THANKS:
             return _Step((Say(phrases.THANKS),))
         case Talk.HELLO:
-            return _Step((Say(phrases.greeting(forms, instructions)),))
+            text = phrases.HELLO_AGAIN if scene.introduced else phrases.greeting(forms, scene.instructions)
+            return _Step((Say(text),))
     if best is not None and best.score >= MAYBE_SCORE:
         values = _values(best.form, best.filled)
         return _Step((Say(phrases.offer(best.form, values)),), _Pending(best.form, values))

@@ -18,6 +18,8 @@ from .words import STOP_WORDS, Heard, hear, stem, terms
 
 SURE_SCORE = 1.9
 MAYBE_SCORE = 0.9
+OUTRIGHT_BONUS = 0.3
+"""For "call me" and "let me speak to": what follows is then the topic, not the request."""
 REPEATED_TOOL_BONUS = 1.0
 """For the tool called last, so that "and 67890?" continues."""
 
@@ -37,7 +39,7 @@ class Talk(enum.Enum):
 
 
 _POLITE = (
-    r"(?:(?:please|um|uh|well|oh|okay|ok|hey|no|actually|just|can you|could you|would you|now|then|sorry|so)"
+    r"(?:(?:please|um|uh|well|oh|okay|ok|hey|no|actually|just|can you|could you|would you|now|then|sorry|so|lets)"
     r"\s+)*"
 )
 _END = r"(?:\s+(?:please|now|it|that|thanks|there|again|for me|then))*$"
@@ -148,6 +150,21 @@ _VERBS = terms("turn switch set put make show tell change look check like would 
 _GROUP = {stem(word): n for n, group in enumerate(_SYNONYMS) for word in group.split()}
 
 
+_UNDOING = terms("cancel delete remove change modify edit update")
+"""Verbs so unlike the others that a tool which does not name them is not what was asked for."""
+
+
+def undoing(form: ToolForm, heard: Heard) -> str | None:
+    """The verb that asks for something else than `form` does, as "cancel" in "cancel my order"."""
+    own = _weights(form)
+    for i, norm in enumerate(heard.norms[:8]):
+        before = set(heard.norms[max(0, i - 2) : i])
+        leads = i == 0 or before & {"to", "please", "you", "i", "and"}
+        if norm in _UNDOING and leads and not own.keys() & {stem(verb) for verb in _UNDOING}:
+            return norm
+    return None
+
+
 @attrs.frozen
 class Intent:
     """A tool that may be meant, how likely, and the slots already said."""
@@ -191,7 +208,7 @@ def _weights(form: ToolForm) -> dict[str, float]:
     put(_content(form.description.split(".")[0]), 1.0)
     put(_content(form.description), 0.6)
     for slot in form.slots:
-        put(_content(" ".join(name_words(slot.name))), 1.0)
+        put(_content(" ".join(name_words(slot.name))), 0.8 if slot.required else 0.4)
         put(_content(slot.description), 0.4)
         if slot.kind is Kind.CHOICE:
             put(_content(" ".join(str(choice) for choice in slot.choices)), 1.0)
@@ -200,7 +217,7 @@ def _weights(form: ToolForm) -> dict[str, float]:
 
 _EVIDENCE = {
     Kind.IDENTIFIER: 0.9, Kind.PHONE: 0.9, Kind.CHOICE: 0.9, Kind.EMAIL: 0.6, Kind.INTEGER: 0.1,
-    Kind.BOOLEAN: 0.3, Kind.NAME: 0.2,
+    Kind.BOOLEAN: 0.3, Kind.NAME: 0.2, Kind.REASON: 0.3,
 }  # fmt: skip
 """How much a slot that was said speaks for its tool."""
 
@@ -216,6 +233,7 @@ def rank(
     said = " ".join(heard.norms)
     for pattern, put in _PHRASES:
         said = pattern.sub(put, said)
+    asked_outright = {_GROUP[stem(word)] for word in ("callback", "transfer") if word in said.split()}
     stems = list(dict.fromkeys(stem(word) for word in said.split() if word not in STOP_WORDS and len(word) > 1))
     weights = [_weights(form) for form in forms]
     intents: list[Intent] = []
@@ -241,6 +259,10 @@ def rank(
             slot = form.slot(name)
             if slot is not None and value.sure and (slot.kind is not Kind.CHOICE or score > 0 or value.used):
                 score += SURE_SCORE if value.marked else _EVIDENCE.get(slot.kind, 0.0)
+        ready = sum(slot.name in filled and filled[slot.name].sure for slot in form.required)
+        score += 0.3 * max(0, ready - 1)
+        if groups.keys() & asked_outright:
+            score += OUTRIGHT_BONUS
         if form.name == last_called and filled:
             score += REPEATED_TOOL_BONUS
         intents.append(Intent(form, score, filled))

@@ -12,6 +12,7 @@ import attrs
 from .schema import Filled, Slot, name_words
 from .words import STOP_WORDS, Heard, number_at, stem, terms
 
+_NOT_A_REASON = terms("me us you him her that it this today now sure some free")
 _REASON_MARKS = {"about", "because", "regarding", "concerning", "reason", "cause", "due", "since"}
 _AFTER_MARK = {
     "is",
@@ -79,7 +80,11 @@ def reason(heard: Heard, used: set[int], asked: bool) -> Filled | None:
     norms = heard.norms
     for i, norm in enumerate(norms):
         possible = norm in _REASON_MARKS or (
-            norm == "for" and i + 1 < len(norms) and norms[i + 1] in {"my", "a", "the"}
+            norm == "for"
+            and i + 1 < len(norms)
+            and i + 1 not in used
+            and norms[i + 1] not in _NOT_A_REASON
+            and number_at(norms, i + 1) is None
         )
         if i in used or not possible:
             continue
@@ -90,7 +95,7 @@ def reason(heard: Heard, used: set[int], asked: bool) -> Filled | None:
         found = _trimmed(heard, i + 1, last, {"of", "that"} if clause else _AFTER_MARK, _TAIL)
         if found is not None:
             return found
-    if not asked:
+    if not asked or used.issuperset(range(len(norms))):  # all of it was something else, a time, say
         return None
     brief = _trimmed(heard, 0, len(norms), _LEAD_IN, {"please", "thanks"})
     if brief is not None and len(brief.used) > 2:  # a whole clause keeps its "the" and "my"

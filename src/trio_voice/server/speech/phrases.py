@@ -16,6 +16,7 @@ from .words import Heard, number_words, numbers_in, terms
 COUNT_LIMIT = 100
 
 STOPPED = "Okay."
+HELLO_AGAIN = "Hello, I am here. How can I help you?"
 NEVER_MIND = "Okay, never mind. Is there anything else?"
 THANKS = "You're welcome. Is there anything else I can do for you?"
 GOODBYE = "Goodbye, and have a nice day."
@@ -169,8 +170,10 @@ def offer(form: ToolForm, values: dict[str, Any]) -> str:
 _TOPIC = re.compile(r"\b(?:about|whats|what is|hows|how is|is|are)\s+((?:the|my|your)\s+[^\W\d_]+)\b")
 
 
-def out_of_scope(forms: Sequence[ToolForm], heard: Heard) -> str:
-    """Say honestly what cannot be done, and what can."""
+def out_of_scope(forms: Sequence[ToolForm], heard: Heard, verb: str | None = None) -> str:
+    """Say honestly what cannot be done (`verb` it, where that is known), and what can."""
+    if verb:
+        return f"I'm sorry, I can't {verb} that. {abilities(forms)}"
     topic = _TOPIC.search(" ".join(heard.norms))
     noun = re.sub(r"^my\b", "your", topic[1]) if topic else ""
     noun = "" if noun.startswith("your ") and topic and topic[1].startswith("your ") else noun
