@@ -182,7 +182,7 @@ class ConversationItems:
         if entry.item.type != "message" or entry.item.role != "assistant":
             raise Refused("Only model output messages can be truncated.", param="item_id")
         sound = entry.sound
-        if sound is None or not sound.samples:
+        if sound is None or not (sound.samples or entry.truncated):
             raise Refused(
                 f"Item '{item_id}' has no audio content to truncate.",
                 code="unsupported_content_type",

@@ -101,8 +101,8 @@ class UserAudio:
         """Of the utterance in progress."""
         self._unanswered = False
         """Words were heard that nobody answered, because the user went on speaking."""
-        self._recognitions: dict[str, Recognition] = {}
-        """By item, while under way."""
+        self._words_known: dict[str, trio.Event] = {}
+        """By item, while its recognition is under way."""
         self.configure(session)
 
     def configure(self, session: SessionConfig) -> None:
@@ -195,9 +195,9 @@ class UserAudio:
     async def known(self, entries: Iterable[Entry]) -> None:
         """Wait until the words of all these are known, or known to be lost."""
         for entry in list(entries):
-            recognition = self._recognitions.get(entry.id)
-            if recognition is not None:
-                await recognition.over.wait()
+            words_known = self._words_known.get(entry.id)
+            if words_known is not None:
+                await words_known.wait()
 
     # --- what the agent does ----------------------------------------------------------------------
 
@@ -276,13 +276,13 @@ class UserAudio:
     # --- words --------------------------------------------------------------------------------
 
     def _hear(self, entry: Entry, recognition: Recognition, *, answer: bool = False, quietly: bool = False) -> None:
-        self._recognitions[entry.id] = recognition
+        self._words_known[entry.id] = trio.Event()
         self._nursery.start_soon(self._hear_out, entry, recognition, answer, quietly)
 
     async def _hear_out(self, entry: Entry, recognition: Recognition, answer: bool, quietly: bool) -> None:
         await recognition.over.wait()
-        self._recognitions.pop(entry.id, None)
         entry.item = replace(entry.item, content=_with_words(entry.item, recognition.text))
+        self._words_known.pop(entry.id).set()
         if answer and (recognition.text or self._unanswered):
             # The user may have begun again meanwhile: then both utterances are answered together, later.
             if self._turns is not None and self._turns.speaking:
