@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    Samples: TypeAlias = npt.NDArray[np.int16]
+Samples: TypeAlias = "npt.NDArray[np.int16]"
+"""One channel of sound, a number for each sample."""
 
 Encoding: TypeAlias = Literal["pcm16", "pcmu", "pcma"]
 

@@ -227,6 +227,7 @@ class _Conductor:
         if self.view.ready.is_set():
             return
         self.view.session_id = session_id
+        self.view.tracker.started_at = self._now
         self.view.state = SessionState.CONNECTED
         self.view.ready.set()
         log.info("session.connected", session=session_id)
@@ -267,7 +268,7 @@ class _Conductor:
             case on.ConversationItemInputAudioTranscriptionDelta():
                 self._transcript("user", event.item_id, event.delta or "", final=False)
             case on.ConversationItemInputAudioTranscriptionCompleted():
-                self._transcript("user", event.item_id, event.transcript, final=True)
+                self._transcript("user", event.item_id, "", final=True)
                 self._answer_if_owed()
             case on.ResponseOutputAudioTranscriptDelta() | on.ResponseOutputTextDelta():
                 if turn is None or turn > self.floor:

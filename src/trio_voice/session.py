@@ -239,6 +239,11 @@ class RealtimeSession:
                 log.exception("callback.failed", event_name=event.name)
 
     @property
+    def has_speaker(self) -> bool:
+        """Whether the session plays the agent's voice itself."""
+        return self._speaker is not None
+
+    @property
     def state(self) -> SessionState:
         return self._view.state
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -13,35 +14,63 @@ from trio_voice.devices import OpenMicrophone, OpenSpeaker, Pull
 from trio_voice.devices.wav import pulling
 
 
+@attrs.frozen
+class Utterance:
+    """What a scripted microphone was given to say, and when its first sample was captured."""
+
+    started_at: float
+    pcm: bytes = attrs.field(repr=lambda pcm: f"<{len(pcm)} bytes>")
+
+
 @attrs.define(eq=False)
 class ScriptedMicrophone:
     """Silence in real time, by Trio's clock, until `say` gives it something to hear."""
 
     name: str = "scripted microphone"
-    _pending: bytearray = attrs.Factory(bytearray)
-    _said: trio.Event = attrs.Factory(trio.Event)
+    said: list[Utterance] = attrs.Factory(list)
+    """Everything that was said, and when."""
+    _pending: deque[_Line] = attrs.Factory(deque)
 
-    def say(self, pcm: bytes) -> None:
-        """Queue `pcm16` sound at the microphone's rate."""
-        self._pending += pcm
-        self._said = trio.Event()
+    async def say(self, pcm: bytes) -> Utterance:
+        """Speak `pcm16` sound at the microphone's rate, after whatever is being said; wait until all is captured.
 
-    async def wait_said(self) -> None:
-        """Wait until the last sample of all that was queued has been captured."""
-        if self._pending:
-            await self._said.wait()
+        Cancellation: what is left of it is not said.
+        """
+        line = _Line(pcm)
+        self._pending.append(line)
+        try:
+            await line.finished.wait()
+        finally:
+            line.cancelled = True
+        return self.said[-1]
 
     @asynccontextmanager
     async def open(self, audio_format: AudioFormat, frame_ms: int) -> AsyncIterator[OpenMicrophone]:
         yield _OpenScript(self, audio_format.bytes_of_ms(frame_ms), frame_ms / 1000)
 
-    def take(self, byte_count: int) -> bytes:
-        """The next frame's bytes."""
-        pcm = bytes(self._pending[:byte_count])
-        del self._pending[:byte_count]
-        if pcm and not self._pending:
-            self._said.set()
+    def take(self, byte_count: int, captured_at: float) -> bytes:
+        """The next frame's bytes: of what is being said, or silence."""
+        while self._pending and self._pending[0].cancelled:
+            self._pending.popleft()
+        if not self._pending:
+            return bytes(byte_count)
+        line = self._pending[0]
+        if line.position == 0:
+            self.said.append(Utterance(captured_at, line.pcm))
+        pcm = line.pcm[line.position : line.position + byte_count]
+        line.position += byte_count
+        if line.position >= len(line.pcm):
+            self._pending.popleft()
+            line.finished.set()
         return pcm.ljust(byte_count, b"\0")
+
+
+@attrs.define(eq=False)
+class _Line:
+    pcm: bytes
+    position: int = 0
+    finished: trio.Event = attrs.Factory(trio.Event)
+    cancelled: bool = False
 
 
 @attrs.define(eq=False)
@@ -54,7 +83,7 @@ class _OpenScript:
 
     async def receive(self) -> Frame:
         await trio.sleep_until(self.due_at + self.frame_s)
-        frame = Frame(self.script.take(self.frame_bytes), self.due_at)
+        frame = Frame(self.script.take(self.frame_bytes, self.due_at), self.due_at)
         self.due_at += self.frame_s
         return frame
 
