@@ -8,7 +8,7 @@ from caller_recordings import caller_lines, telling
 
 from trio_voice.audio import resample
 from trio_voice.server.speech.fallback import EnergyDetector, EspeakVoice, PocketRecogniser
-from trio_voice.server.speech.voice import Stop
+from trio_voice.server.speech.stop import Stop
 
 RANDOM = np.random.default_rng(7)
 
@@ -69,6 +69,6 @@ class TestEspeak:
 def test_pocketsphinx_hears_something_of_a_clear_line() -> None:
     pytest.importorskip("pocketsphinx")
     line = caller_lines()["05-transfer"]
-    heard = PocketRecogniser().recognise(resample(line.samples, 24_000, 16_000), 16_000)
+    heard = PocketRecogniser().recognise(resample(line.samples, 24_000, 16_000), 16_000, Stop())
     assert telling("billing department") in telling(heard.text), heard.text
-    assert PocketRecogniser().recognise(np.zeros(16_000, np.int16), 16_000).text == ""
+    assert PocketRecogniser().recognise(np.zeros(16_000, np.int16), 16_000, Stop()).text == ""

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import gc
+import itertools
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from caller_recordings import caller_lines, telling
+from hypothesis import given
+from hypothesis import strategies as st
 
 from trio_voice.audio import resample
-from trio_voice.server.speech.recogniser import LARGEST_GAIN, PEAK, SILENCE_SAMPLES, prepared
+from trio_voice.server.speech.detector import probabilities
+from trio_voice.server.speech.recogniser import LARGEST_GAIN, PEAK, SILENCE_SAMPLES, pieces, prepared
+from trio_voice.server.speech.stop import Stop
 
 if TYPE_CHECKING:
     from trio_voice.audio import Samples
-    from trio_voice.server.brain import SpeechDetector
     from trio_voice.server.speech.recogniser import MoonshineRecogniser
 
 LINES = caller_lines()
@@ -23,10 +27,6 @@ RANDOM = np.random.default_rng(20_261_122)
 
 def noise(count: int, rms: float) -> Samples:
     return (RANDOM.standard_normal(count) * rms).astype(np.int16)
-
-
-def probabilities(detector: SpeechDetector, samples: Samples) -> list[float]:
-    return [detector.probability(samples[at : at + 512]) for at in range(0, len(samples) - 511, 512)]
 
 
 def test_quiet_speech_is_raised_but_not_without_limit() -> None:
@@ -45,6 +45,23 @@ def test_silence_stands_on_both_sides_and_an_offset_is_gone() -> None:
     assert audio.mean() == pytest.approx(0, abs=1e-6)
 
 
+@given(st.lists(st.sampled_from([0.0, 0.2, 0.9, 1.0]), max_size=200), st.integers(20, 60))
+def test_pieces_are_short_in_order_and_leave_out_only_silence(speech: list[float], longest: int) -> None:
+    runs = pieces(speech, longest)
+    assert all(len(run) <= longest for run in runs)
+    assert all(before.stop <= after.start for before, after in itertools.pairwise(runs))
+    kept = {window for run in runs for window in run}
+    left_out = [likely if at not in kept else 0.0 for at, likely in enumerate(speech)]
+    assert all(min(two) < 0.5 for two in itertools.pairwise(left_out))
+
+
+def test_a_long_utterance_parts_in_its_pause() -> None:
+    speech = [1.0] * 40 + [0.0] * 10 + [1.0] * 40
+    first, second = pieces(speech, 60)
+    assert 40 <= first.stop <= 50
+    assert second == range(first.stop, 91)
+
+
 @pytest.mark.speech
 class TestDetector:
     def test_it_finds_where_speech_begins_and_ends(self) -> None:
@@ -52,7 +69,7 @@ class TestDetector:
 
         spoken = resample(LINES["03-weather"].samples, 24_000, 16_000)
         quiet = noise(16_000, rms=30)
-        found = probabilities(SileroDetector(), np.concatenate([quiet, spoken, quiet]))
+        found = list(probabilities(np.concatenate([quiet, spoken, quiet]), SileroDetector()))
         before, after = len(quiet) // 512, (len(quiet) + len(spoken)) // 512
         assert max(found[:before]) < 0.5
         assert np.mean(np.array(found[before + 8 : after - 8]) > 0.5) > 0.85
@@ -61,7 +78,7 @@ class TestDetector:
     def test_noise_alone_is_no_speech(self) -> None:
         from trio_voice.server.speech.detector import SileroDetector
 
-        assert np.mean(np.array(probabilities(SileroDetector(), noise(48_000, rms=1500))) > 0.5) < 0.05
+        assert np.mean(np.array(list(probabilities(noise(48_000, rms=1500), SileroDetector()))) > 0.5) < 0.05
 
     def test_a_window_of_another_length_is_refused(self) -> None:
         from trio_voice.server.speech.detector import SileroDetector
@@ -77,12 +94,12 @@ class TestDetector:
         spoken = resample(LINES["04-count"].samples, 24_000, 16_000)
         first = pool.lend()
         model = first._model
-        fresh = probabilities(first, spoken)
+        fresh = list(probabilities(spoken, first))
         del first
         gc.collect()
         second = pool.lend()
         assert second._model is model
-        assert probabilities(second, spoken) == fresh
+        assert list(probabilities(spoken, second)) == fresh
 
 
 @pytest.mark.speech
@@ -94,7 +111,7 @@ def test_the_callers_lines_are_recognised(recogniser: MoonshineRecogniser, name:
     if lead == "quiet room":
         samples = (np.concatenate([np.zeros(137, np.int16), samples]) * 0.6).astype(np.int16)
         samples = samples + noise(len(samples), rms=20)
-    heard = recogniser.recognise(samples, 24_000)
+    heard = recogniser.recognise(samples, 24_000, Stop())
     for phrase in line.heard:
         assert telling(phrase) in telling(heard.text), heard.text
     assert heard.audio_ms == pytest.approx(len(samples) / 24)
@@ -104,10 +121,27 @@ def test_the_callers_lines_are_recognised(recogniser: MoonshineRecogniser, name:
 @pytest.mark.parametrize("rate_hz", [8_000, 16_000, 48_000])
 def test_any_rate_is_heard(recogniser: MoonshineRecogniser, rate_hz: int) -> None:
     samples = resample(LINES["03-weather"].samples, 24_000, rate_hz)
-    assert "weather" in recogniser.recognise(samples, rate_hz).text
+    assert "weather" in recogniser.recognise(samples, rate_hz, Stop()).text
 
 
 @pytest.mark.speech
 def test_nothing_is_heard_where_nothing_was_said(recogniser: MoonshineRecogniser) -> None:
     for sound in (np.zeros(48_000, np.int16), noise(48_000, rms=1000), np.zeros(10, np.int16)):
-        assert recogniser.recognise(sound, 24_000).text == ""
+        assert recogniser.recognise(sound, 24_000, Stop()).text == ""
+
+
+@pytest.mark.speech
+def test_a_long_utterance_is_heard_in_pieces(recogniser: MoonshineRecogniser) -> None:
+    names = ["03-weather", "05-transfer", "04-count", "07-other-order"]
+    long = np.concatenate([LINES[name].samples for name in names])
+    heard = recogniser.recognise(long, 24_000, Stop())
+    assert heard.audio_ms > 14_000
+    for words in ("weather", "billing department", "please count", "where is my order"):
+        assert words in heard.text.lower()
+
+
+@pytest.mark.speech
+def test_a_stopped_recognition_hears_no_more(recogniser: MoonshineRecogniser) -> None:
+    stop = Stop()
+    stop.set()
+    assert recogniser.recognise(LINES["03-weather"].samples, 24_000, stop).text == ""

@@ -19,7 +19,7 @@ from trio_voice.server.brain import ResponseRequest
 from trio_voice.server.speech.brain import SpeechBrain
 from trio_voice.server.speech.dialogue import Call, Reply, Say
 from trio_voice.server.speech.recogniser import Recognised
-from trio_voice.server.speech.voice import Stop
+from trio_voice.server.speech.stop import Stop
 
 if TYPE_CHECKING:
     from trio_voice.audio import Samples
@@ -96,7 +96,7 @@ class SlowVoice:
 class Deaf:
     def load(self) -> None: ...
 
-    def recognise(self, samples: Samples, rate_hz: int) -> Recognised:
+    def recognise(self, samples: Samples, rate_hz: int, stop: Stop) -> Recognised:
         return Recognised(f"{len(samples)} at {rate_hz}", 0, 0)
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from caller_recordings import telling
 
-from trio_voice.server.speech.voice import CACHED_SAMPLES, SENTENCE_PAUSE_MS, Stop
+from trio_voice.server.speech.stop import Stop
+from trio_voice.server.speech.voice import CACHED_SAMPLES, SENTENCE_PAUSE_MS
 
 if TYPE_CHECKING:
     from trio_voice.server.speech.recogniser import MoonshineRecogniser
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.speech
 
 def test_an_order_status_is_understood(voice: PiperVoice, recogniser: MoonshineRecogniser) -> None:
     sound = voice.synthesise("Your order ORD-12345 was shipped and will arrive on Tuesday.", 24_000, 1.0, Stop())
-    heard = recogniser.recognise(sound, 24_000).text
+    heard = recogniser.recognise(sound, 24_000, Stop()).text
     for words in ("your order", "12345", "arrive on Tuesday"):
         assert telling(words) in telling(heard), heard
 

@@ -6,13 +6,14 @@ a time, and two cores have no use for more.
 
 Invariant: when a method returns, raises or is cancelled, no thread of it is running any more. Nothing is
 abandoned on cancellation: the engine would stay busy, and the next call would wait for it anyway. A synthesis
-is told to stop (it takes milliseconds); a recognition is waited for (at most about a tenth of the utterance's
-own duration).
+is told to stop (it takes milliseconds); a recognition stops after the piece it is at (a second or less, on a
+machine that is not loaded).
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import attrs
@@ -25,7 +26,8 @@ from trio_voice.server.speech import dialogue as offline_dialogue
 from trio_voice.server.speech.clauses import split_clauses
 from trio_voice.server.speech.dialogue import Call, Reply, Say
 from trio_voice.server.speech.engines import new_detectors, new_recogniser, new_voice
-from trio_voice.server.speech.voice import Stop, Voice
+from trio_voice.server.speech.stop import Stop
+from trio_voice.server.speech.voice import Voice
 
 if TYPE_CHECKING:
     from trio_voice.audio import Samples
@@ -120,10 +122,13 @@ class SpeechBrain:
     async def transcribe(self, audio: Samples, rate_hz: int) -> str:
         """The words of one utterance, or an empty string when there were none.
 
-        Cancellation: waits for the recognition that has begun, so run it in a task of its own where the
-        caller must go on at once.
+        Cancellation: waits for the piece (of at most 10 s) that is being recognised, so run it in a task of
+        its own where the caller must go on at once.
         """
-        found = await trio.to_thread.run_sync(self._recogniser.recognise, audio, rate_hz, limiter=self._hearing)
+        async with _stoppable() as (_, stop):
+            found = await trio.to_thread.run_sync(
+                self._recogniser.recognise, audio, rate_hz, stop, limiter=self._hearing
+            )
         log.debug("utterance.recognised", audio_ms=round(found.audio_ms), took_ms=round(found.took_ms))
         return found.text
 
@@ -132,25 +137,16 @@ class SpeechBrain:
 
         Cancellation: ends the synthesis under way within milliseconds; what was written stands.
         """
-        stop = Stop()
         # Capacity 0: exactly one clause is ready ahead of the one being written.
         to_write, ready = trio.open_memory_channel[_Clause | Call](0)
-        try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(_stop_when_cancelled, stop)
-                nursery.start_soon(self._produce, request, to_write, stop)
-                async with ready:
-                    async for part in ready:
-                        match part:
-                            case _Clause(text, samples):
-                                await writer.speak(text, samples)
-                            case Call(name, arguments):
-                                await writer.call(name, arguments)
-                nursery.cancel_scope.cancel()  # the watcher
-        except BaseExceptionGroup as group:
-            if len(group.exceptions) == 1:  # the caller reports it: say what happened, not where
-                raise group.exceptions[0] from group.exceptions[0].__cause__
-            raise
+        async with _stoppable() as (nursery, stop), ready:
+            nursery.start_soon(self._produce, request, to_write, stop)
+            async for part in ready:
+                match part:
+                    case _Clause(text, samples):
+                        await writer.speak(text, samples)
+                    case Call(name, arguments):
+                        await writer.call(name, arguments)
 
     async def _produce(
         self, request: ResponseRequest, to_write: trio.MemorySendChannel[_Clause | Call], stop: Stop
@@ -181,6 +177,21 @@ class SpeechBrain:
         return await trio.to_thread.run_sync(
             self._voice.synthesise, clause, rate_hz, speed, stop, limiter=self._speaking
         )
+
+
+@asynccontextmanager
+async def _stoppable() -> AsyncIterator[tuple[trio.Nursery, Stop]]:
+    """A nursery, and a `Stop` that is set when it is cancelled or fails."""
+    stop = Stop()
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_stop_when_cancelled, stop)
+            yield nursery, stop
+            nursery.cancel_scope.cancel()  # nothing but the watcher is left
+    except BaseExceptionGroup as group:
+        if len(group.exceptions) == 1:  # the caller reports it: say what happened, not where
+            raise group.exceptions[0] from group.exceptions[0].__cause__
+        raise
 
 
 async def _stop_when_cancelled(stop: Stop) -> None:

@@ -23,7 +23,7 @@ from trio_voice.server.speech.spoken import spoken_form
 
 if TYPE_CHECKING:
     from trio_voice.audio import Samples
-    from trio_voice.server.speech.voice import Stop
+    from trio_voice.server.speech.stop import Stop
 
 # --- the voice -----------------------------------------------------------------------------------------
 
@@ -55,9 +55,7 @@ class EspeakVoice:
         data = espeakng_loader.get_data_path().encode()
         rate_hz = library.espeak_Initialize(_SYNCHRONOUS, 0, data, _DO_NOT_EXIT)
         if rate_hz <= 0:
-            raise RuntimeError(
-                f"espeak-ng found no data under {data.decode()}; install espeakng-loader again"
-            )
+            raise RuntimeError(f"espeak-ng found no data under {data.decode()}; install espeakng-loader again")
         library.espeak_SetVoiceByName(b"en-us")
         self._rate_hz = rate_hz
         self._library = library
@@ -100,7 +98,7 @@ class PocketRecogniser:
 
         self._decoder = pocketsphinx.Decoder(samprate=float(RECOGNISER_RATE_HZ), loglevel="FATAL")
 
-    def recognise(self, samples: Samples, rate_hz: int) -> Recognised:
+    def recognise(self, samples: Samples, rate_hz: int, stop: Stop) -> Recognised:
         started_at = time.perf_counter()
         self.load()
         silence = np.zeros(SILENCE_SAMPLES, np.int16)
@@ -109,6 +107,8 @@ class PocketRecogniser:
         self._decoder.start_utt()
         try:
             for start in range(0, len(pcm), _CHUNK_BYTES):
+                if stop.is_set:
+                    break
                 self._decoder.process_raw(pcm[start : start + _CHUNK_BYTES])
                 time.sleep(0)  # give the lock away
         finally:
@@ -150,9 +150,7 @@ class EnergyDetector:
         Raises: ValueError when the window has not exactly 512 samples.
         """
         if len(window) != VAD_WINDOW_SAMPLES:
-            raise ValueError(
-                f"a window has {VAD_WINDOW_SAMPLES} samples at 16 kHz, this one has {len(window)}"
-            )
+            raise ValueError(f"a window has {VAD_WINDOW_SAMPLES} samples at 16 kHz, this one has {len(window)}")
         audio = window.astype(np.float32) / 32768
         level_db = max(_QUIETEST_DB, 10 * math.log10(float(np.dot(audio, audio)) / len(audio) + 1e-12))
         floor_db = _QUIETEST_DB + _MARGIN_DB if self._floor_db is None else self._floor_db + _FLOOR_RISE_DB

@@ -4,20 +4,25 @@ Blocking, and one utterance at a time: `brain.py` calls it in a worker thread be
 
 Two settings keep the model from inventing a leading "You": its own voice detection is switched off
 (`vad_threshold` 0), since the server has already cut the utterance, and 160 ms of silence stand on each side.
-What holds no speech is not given to it at all, for it would find words in noise.
+What holds no speech is not given to it at all, for it would find words in noise; and no more than 10 s at a
+time, for its cost grows with the square of the length (6 s of sound take 0.5 s, 30 s took 11 s and 1.5 GB).
 """
 
 from __future__ import annotations
 
 import ctypes
+import itertools
 import time
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 import numpy as np
 
 from trio_voice.audio import resample
-from trio_voice.server.speech.detector import SileroDetector, has_speech
+from trio_voice.server.brain import VAD_WINDOW_SAMPLES
+from trio_voice.server.speech.detector import SileroDetector, probabilities
+from trio_voice.server.speech.stop import Stop
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -26,7 +31,9 @@ if TYPE_CHECKING:
 
 RECOGNISER_RATE_HZ = 16_000
 SILENCE_SAMPLES = RECOGNISER_RATE_HZ * 160 // 1000
-SHORTEST_MS = 100
+LONGEST_PIECE_WINDOWS = 312
+"""10 s of sound."""
+SPEECH_PROBABILITY = 0.5
 PEAK = 0.7
 """Of full scale, to which quiet speech is raised."""
 LARGEST_GAIN = 10.0
@@ -48,8 +55,8 @@ class Recogniser(Protocol):
     def load(self) -> None:
         """Load what is slow to load; a second call does nothing."""
 
-    def recognise(self, samples: Samples, rate_hz: int) -> Recognised:
-        """The words of one utterance."""
+    def recognise(self, samples: Samples, rate_hz: int, stop: Stop) -> Recognised:
+        """The words of one utterance, or those found before `stop` was set."""
 
 
 class MoonshineRecogniser:
@@ -66,21 +73,21 @@ class MoonshineRecogniser:
         from moonshine_voice.transcriber import Transcriber
 
         self._detector = SileroDetector()
-        self._transcriber = Transcriber(
-            str(get_model_path("tiny-en")), ModelArch.TINY, options={"vad_threshold": 0.0}
-        )
+        self._transcriber = Transcriber(str(get_model_path("tiny-en")), ModelArch.TINY, options={"vad_threshold": 0.0})
 
-    def recognise(self, samples: Samples, rate_hz: int) -> Recognised:
+    def recognise(self, samples: Samples, rate_hz: int, stop: Stop) -> Recognised:
         started_at = time.perf_counter()
         self.load()
         assert self._detector is not None
-        audio_ms = len(samples) * 1000 / rate_hz
-        text = ""
-        if audio_ms >= SHORTEST_MS:
-            at_16k = resample(samples, rate_hz, RECOGNISER_RATE_HZ)
-            if has_speech(at_16k, self._detector):
-                text = self._words(prepared(at_16k))
-        return Recognised(text, audio_ms, (time.perf_counter() - started_at) * 1000)
+        at_16k = resample(samples, rate_hz, RECOGNISER_RATE_HZ)
+        found = []
+        for piece in _pieces_of(at_16k, self._detector):
+            if stop.is_set:
+                break
+            start, end = piece.start * VAD_WINDOW_SAMPLES, piece.stop * VAD_WINDOW_SAMPLES
+            found.append(self._words(prepared(at_16k[start:end])))
+        text = " ".join(words for words in found if words)
+        return Recognised(text, len(samples) * 1000 / rate_hz, (time.perf_counter() - started_at) * 1000)
 
     def _words(self, audio: npt.NDArray[np.float32]) -> str:
         """Call the C library itself.
@@ -109,6 +116,35 @@ class MoonshineRecogniser:
         lines = [found.lines[index].text for index in range(found.line_count)]
         words = [ctypes.string_at(line).decode("utf-8", "ignore").strip() for line in lines if line]
         return " ".join(word for word in words if word)
+
+
+def _pieces_of(samples: Samples, detector: SileroDetector) -> list[range]:
+    speech = probabilities(samples, detector)
+    windows = len(samples) // VAD_WINDOW_SAMPLES
+    if windows < LONGEST_PIECE_WINDOWS:  # the usual case: look no further than the first speech
+        return [range(windows + 1)] if _has_speech(speech) else []
+    return pieces(list(speech))
+
+
+def pieces(speech: Sequence[float], longest: int = LONGEST_PIECE_WINDOWS) -> list[range]:
+    """The windows to recognise together: all of them, or, of a long utterance, runs that part where speech is
+    least likely; runs without two windows of speech in a row are left out. The last partial window of the
+    utterance, if any, belongs to the last run, hence the open end of one window.
+    """
+    runs = []
+    start, end = 0, len(speech) + 1
+    while end - start > longest:
+        # In the later half of what may be one piece, the quietest fifth of a second.
+        candidates = range(start + longest // 2, start + longest - 5)
+        cut = min(candidates, key=lambda at: sum(speech[at : at + 5])) + 2
+        runs.append(range(start, cut))
+        start = cut
+    runs.append(range(start, end))
+    return [run for run in runs if _has_speech(speech[run.start : run.stop])]
+
+
+def _has_speech(speech: Iterable[float]) -> bool:
+    return any(min(two) >= SPEECH_PROBABILITY for two in itertools.pairwise(speech))
 
 
 def prepared(samples: Samples) -> npt.NDArray[np.float32]:

@@ -9,7 +9,6 @@ Invariant: once `Stop.set()` returns, a synthesis that has begun ends within one
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
@@ -19,6 +18,7 @@ import numpy as np
 from trio_voice.audio import resample
 from trio_voice.server.speech.clauses import ends_sentence
 from trio_voice.server.speech.spoken import spoken_form
+from trio_voice.server.speech.stop import Stop
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -33,32 +33,6 @@ THREADS = 2
 """For one clause, on two cores: 1.6 times as quick as one thread."""
 SEED = 20_261_122
 """Of the model's noise: two runs that say the same things in the same order sound the same."""
-
-
-class Stop:
-    """Asks a synthesis in another thread to end. Set once; safe from any thread."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._run_options: Any = None
-        self._is_set = False
-
-    def set(self) -> None:
-        with self._lock:
-            self._is_set = True
-            if self._run_options is not None:
-                self._run_options.terminate = True
-
-    @property
-    def is_set(self) -> bool:
-        return self._is_set
-
-    def attach(self, run_options: Any) -> None:
-        """Let `set` end the model's run that is about to start with `run_options`."""
-        with self._lock:
-            self._run_options = run_options
-            if self._is_set:
-                run_options.terminate = True
 
 
 class Voice(Protocol):
