@@ -234,6 +234,23 @@ def test_reasons(said: str, asked: bool, why: str | None) -> None:
     assert value(slot("reason"), said, asked=asked) == why
 
 
+@pytest.mark.parametrize(
+    ("schema", "said", "fits"),
+    [
+        ({"type": "string", "maxLength": 5}, "code one two three four five", "12345"),
+        ({"type": "string", "maxLength": 4}, "code one two three four five", None),
+        ({"type": "string", "minLength": 6}, "code one two three four five", None),
+        ({"type": "string", "pattern": "^[A-Z]"}, "code one two three four five", None),
+        ({"type": "string", "pattern": "("}, "code one two three four five", "12345"),
+        ({"type": "integer", "multipleOf": 5}, "code twelve", None),
+        ({"type": "integer", "multipleOf": 5}, "code fifteen", 15),
+        ({"type": "integer", "exclusiveMinimum": 15}, "code fifteen", None),
+    ],
+)
+def test_a_value_that_the_schema_forbids_is_no_value(schema: dict[str, Any], said: str, fits: Any) -> None:
+    assert value(slot("code", schema), said) == fits
+
+
 def test_a_list_is_filled_with_one() -> None:
     tags = slot("cities", {"type": "array", "items": {"type": "string"}})
     assert tags.in_list

@@ -24,7 +24,7 @@ from .words import Heard, digit_runs, hear
 if TYPE_CHECKING:
     from trio_voice.protocol.items import Item, Tool
 
-REMEMBERED_TURNS = 12
+REMEMBERED_TURNS = 8
 """How many of the user's last utterances can bear on an unfinished request; bounds the work of a reply."""
 MAX_CALLS = 4
 SWITCH_SCORE = 3.0
@@ -227,7 +227,7 @@ def _both(heard: Heard, forms: list[ToolForm]) -> _Step | None:
     """Two requests in one utterance, where both are complete."""
     cuts = [i for i, norm in enumerate(heard.norms) if norm in {"and", "also", "then"} and 0 < i < len(heard.words) - 1]
     cuts += [i + 1 for i, word in enumerate(heard.words[:-1]) if word.ends_clause]
-    for cut in sorted(cuts):
+    for cut in sorted(cuts)[:MAX_CALLS]:
         halves = [hear(heard.slice(0, cut)), hear(heard.slice(cut, len(heard.words)))]
         ranked = [rank(forms, half) for half in halves]
         intents: list[Intent] = [r[0] for r in ranked if r and r[0].score >= SURE_SCORE and r[0].complete]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 import attrs
 
@@ -183,10 +184,12 @@ def _content(text: str) -> list[str]:
     return [stem(norm) for norm in hear(text).norms if norm not in STOP_WORDS and len(norm) > 1]
 
 
+@lru_cache(maxsize=64)
 def _name_stems(form: ToolForm) -> set[str]:
     return {stem(word) for word in name_words(form.name) if word not in STOP_WORDS}
 
 
+@lru_cache(maxsize=64)
 def tool_words(form: ToolForm) -> frozenset[str]:
     """Stems that name the tool, so they are not values of its slots."""
     names = _name_stems(form)
@@ -196,6 +199,7 @@ def tool_words(form: ToolForm) -> frozenset[str]:
     return frozenset(names | kin | verbs)
 
 
+@lru_cache(maxsize=64)
 def _weights(form: ToolForm) -> dict[str, float]:
     """How much each stem in a tool's schema says for the tool."""
     weights: dict[str, float] = {}

@@ -70,9 +70,9 @@ class Slot:
         return label(self.name)
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class ToolForm:
-    """A tool that the dialogue can call, and what it needs for that."""
+    """A tool that the dialogue can call, and what it needs for that. Compared by identity."""
 
     name: str
     description: str

@@ -9,8 +9,12 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Collection, Sequence
+from functools import lru_cache
 
 import attrs
+
+MAX_HEARD_CHARACTERS = 2000
+"""Of one utterance; two minutes of speech. Bounds the work where someone writes a book into the conversation."""
 
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*|[0-9]+")
 _AM_PM = re.compile(r"\b([ap])\.\s?m\b\.?", re.IGNORECASE)
@@ -34,11 +38,8 @@ class Heard:
 
     text: str
     words: tuple[Word, ...]
-
-    @property
-    def norms(self) -> tuple[str, ...]:
-        """The words alone, in lower case."""
-        return tuple(word.norm for word in self.words)
+    norms: tuple[str, ...]
+    """The words alone, in lower case."""
 
     def slice(self, first: int, last: int) -> str:
         """The text of words `first` up to, not including, `last`, as it was written."""
@@ -49,14 +50,14 @@ class Heard:
 
 def hear(text: str) -> Heard:
     """Split an utterance; letters part from figures ("Ord12345" is two words), "3 p.m." becomes "3 pm"."""
-    tidy = unicodedata.normalize("NFKC", text).encode("utf-8", "ignore").decode("utf-8")
+    tidy = unicodedata.normalize("NFKC", text[:MAX_HEARD_CHARACTERS]).encode("utf-8", "ignore").decode("utf-8")
     tidy = _THOUSANDS.sub("", _AM_PM.sub(r"\1m", tidy))
     words: list[Word] = []
     for match in _WORD.finditer(tidy):
         after = tidy[match.end() : match.end() + 1]
         norm = match.group().casefold().replace("'", "").replace("’", "")
         words.append(Word(norm, match.start(), match.end(), after in {".", ",", ";", "!", "?"} and after != ""))
-    return Heard(tidy, tuple(words))
+    return Heard(tidy, tuple(words), tuple(word.norm for word in words))
 
 
 def terms(text: str) -> frozenset[str]:
@@ -265,6 +266,7 @@ STOP_WORDS = terms(
 """Words that say nothing about what is wanted."""
 
 
+@lru_cache(maxsize=8192)
 def stem(word: str) -> str:
     """A word without its ending, so that "shipped", "shipping" and "ships" meet."""
     for ending, put in (
@@ -294,6 +296,7 @@ def distance(a: str, b: str) -> int:
     return row[-1]
 
 
+@lru_cache(maxsize=8192)
 def likeness(a: str, b: str) -> float:
     """1 for the same word, 0 for nothing in common; "sails" and "sales", which sound alike, count as near."""
     if a == b:
