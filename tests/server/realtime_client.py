@@ -59,8 +59,9 @@ def samples_of_deltas(events: list[Event]) -> Any:
 class RealtimeClient:
     """Sends events, and keeps all that came back."""
 
-    def __init__(self, socket: WebSocketConnection) -> None:
+    def __init__(self, socket: WebSocketConnection, *, strict: bool = True) -> None:
         self.socket = socket
+        self._strict = strict
         self.events: list[Event] = []
         self._read = 0
         self._news = trio.Event()
@@ -69,7 +70,8 @@ class RealtimeClient:
     async def read(self) -> None:
         try:
             while True:
-                self.events.append(checked(await self.socket.get_message()))
+                frame = await self.socket.get_message()
+                self.events.append(checked(frame) if self._strict else json.loads(frame))
                 self._news.set()
         except ConnectionClosed:
             self.closed.set()
@@ -137,7 +139,11 @@ class RealtimeClient:
 
 @asynccontextmanager
 async def connected(
-    brain: Brain, settings: ServerSettings | None = None, *, path: str = "/v1/realtime?model=test"
+    brain: Brain,
+    settings: ServerSettings | None = None,
+    *,
+    path: str = "/v1/realtime?model=test",
+    strict: bool = True,
 ) -> AsyncIterator[RealtimeClient]:
     """A client of a server with `brain`, after `session.created`; afterwards the server must be gone too."""
     ours, theirs = memory_stream_pair()
@@ -150,7 +156,7 @@ async def connected(
 
         nursery.start_soon(run_server)
         socket = await wrap_client_stream(nursery, ours, "test", path)
-        client = RealtimeClient(socket)
+        client = RealtimeClient(socket, strict=strict)
         nursery.start_soon(client.read)
         await client.next("session.created")
         yield client

@@ -84,7 +84,7 @@ async def test_a_turn_has_the_real_order(modality: str, autojump_clock: MockCloc
             if type_.endswith(".delta") and type_ in order:
                 continue
             order.append(type_)
-        expected = SHAPES["order"]
+        expected = SHAPES["turn_order"]
         if modality == "text":
             expected = [
                 type_.replace("output_audio_transcript", "output_text")

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 
 import pytest
 import trio
-from trio.testing import MockClock, memory_stream_pair
-from trio_websocket import ConnectionRejected, WebSocketConnection, open_websocket_url, wrap_client_stream
+from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair
+from trio_websocket import ConnectionRejected, open_websocket_url, wrap_client_stream
 
 from server.realtime_client import RealtimeClient, connected
+from trio_voice.server.brain import ResponseRequest, ResponseWriter
 from trio_voice.server.listen import CLOSING_S, HANDSHAKE_S, Listening, serve, serve_stream
-from trio_voice.server.scripted import Say, ScriptedBrain, Wait
+from trio_voice.server.scripted import Say, ScriptedBrain, Wait, marked_samples
 from trio_voice.server.server_settings import ServerSettings
 
 
@@ -25,17 +26,19 @@ async def rejected(
 ) -> ConnectionRejected | str | None:
     """How the server turned a client away, or the subprotocol it took it in with."""
     ours, theirs = memory_stream_pair()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(serve_stream, theirs, ScriptedBrain(), settings)
-        try:
+    rejection: ConnectionRejected | None = None
+    protocol: str | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve_stream, theirs, ScriptedBrain(), settings)
             socket = await wrap_client_stream(
                 nursery, ours, "test", path, extra_headers=list(headers), subprotocols=list(subprotocols)
             )
-        except ConnectionRejected as rejection:
-            return rejection
-        await socket.aclose()
-        protocol: str | None = socket.subprotocol
-        return protocol
+            protocol = socket.subprotocol
+            await socket.aclose()
+    except* ConnectionRejected as group:
+        rejection = next(leaf for leaf in group.exceptions if isinstance(leaf, ConnectionRejected))
+    return rejection or protocol
 
 
 @pytest.mark.parametrize(
@@ -115,10 +118,7 @@ async def test_a_peer_that_never_answers_the_close_delays_it_by_a_second(autojum
 
         async def mute_client() -> None:
             """Upgrades, then reads and never says another word."""
-            key = b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
-            await ours.send_all(
-                b"GET /v1/realtime HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" + key + b"\r\n"
-            )
+            await ours.send_all(UPGRADE)
             while await ours.receive_some():
                 pass
 
@@ -149,7 +149,7 @@ async def test_a_client_that_vanishes_ends_its_session_and_its_brain(autojump_cl
     stopped = trio.Event()
 
     class Watched(ScriptedBrain):
-        async def respond(self, request: object, writer: object) -> None:
+        async def respond(self, request: ResponseRequest, writer: ResponseWriter) -> None:
             try:
                 await trio.sleep_forever()
             finally:
@@ -162,63 +162,58 @@ async def test_a_client_that_vanishes_ends_its_session_and_its_brain(autojump_cl
         await trio.sleep(1)
         assert not stopped.is_set()
         await trio.aclose_forcefully(ours)
-    assert stopped.is_set()
+        with trio.fail_after(2):
+            await stopped.wait()
+        nursery.cancel_scope.cancel()
+
+
+UPGRADE = (
+    b"GET /v1/realtime HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+
+
+def frame(text: bytes) -> bytes:
+    """A short text frame of a client, masked with zeros."""
+    assert len(text) < 126
+    return bytes([0x81, 0x80 | len(text), 0, 0, 0, 0]) + text
 
 
 async def test_a_client_that_does_not_read_slows_the_brain_and_is_still_listened_to(
     autojump_clock: MockClock,
 ) -> None:
     """Sound waits for the client; its cancel is carried out although it reads nothing."""
-    ours, theirs = memory_stream_pair()
-    theirs_send = theirs.send_stream
-    blocked = trio.Event()
-    unblock = trio.Event()
-
-    async def wait_for_reader() -> None:
-        if blocked.is_set():
-            await unblock.wait()
-
-    theirs_send.send_all_hook = wait_for_reader
-    written = 0
+    spoken = 0
 
     class Eager(ScriptedBrain):
-        async def respond(self, request: object, writer: object) -> None:
-            nonlocal written
+        async def respond(self, request: ResponseRequest, writer: ResponseWriter) -> None:
+            nonlocal spoken
             while True:
-                await writer.speak("more", b"" if writer is None else QUIET)  # type: ignore[attr-defined]
-                written += 1
+                await writer.speak("more", marked_samples(0, 24_000))
+                spoken += 1
 
-    import numpy as np
-
-    QUIET = np.zeros(24_000, np.int16)
+    ours, theirs = lockstep_stream_pair()  # a send waits until all of it was read
     async with trio.open_nursery() as nursery:
         nursery.start_soon(serve_stream, theirs, Eager())
-        client = RealtimeClient(await wrap_client_stream(nursery, ours, "test", "/v1/realtime"))
-        nursery.start_soon(client.read)
-        await client.next("session.created")
-        blocked.set()
-        await client.send("response.create")
+        await ours.send_all(UPGRADE)
+        while b'"type":"session.created"' not in await ours.receive_some():
+            pass
+        await ours.send_all(frame(b'{"type":"response.create"}'))
         await trio.sleep(100)
-        stuck_at = written
-        assert stuck_at <= 10
-        await client.send("response.cancel")
+        stuck_at = spoken
+        assert 1 <= stuck_at <= 10
+        await ours.send_all(frame(b'{"type":"response.cancel"}'))
         await trio.sleep(100)
-        assert written == stuck_at
-        unblock.set()
-        done = await client.next("response.done")
-        assert done["response"]["status"] == "cancelled"
-        await client.socket.aclose()
+        assert spoken == stuck_at
+        received = b""
+        with trio.fail_after(10):
+            while b"client_cancelled" not in received:
+                received = received[-1000:] + await ours.receive_some()
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_client_that_never_reads_what_it_asks_for_is_let_go(autojump_clock: MockClock) -> None:
-    ours, theirs = memory_stream_pair()
-    blocked = trio.Event()
-
-    async def never() -> None:
-        if blocked.is_set():
-            await trio.sleep_forever()
-
-    theirs.send_stream.send_all_hook = never
+    ours, theirs = lockstep_stream_pair()
     async with trio.open_nursery() as nursery:
         served = trio.Event()
 
@@ -227,30 +222,15 @@ async def test_a_client_that_never_reads_what_it_asks_for_is_let_go(autojump_clo
             served.set()
 
         nursery.start_soon(run_server)
-        client = RealtimeClient(await wrap_client_stream(nursery, ours, "test", "/v1/realtime"))
-        nursery.start_soon(client.read)
-        await client.next("session.created")
-        blocked.set()
-        for _ in range(5000):
-            if served.is_set():
-                break
-            await ours.send_all(MASKED_CLEAR)
+        await ours.send_all(UPGRADE)
+        with pytest.raises(trio.BrokenResourceError):  # noqa: PT012
+            while True:
+                await ours.send_all(frame(b'{"type":"input_audio_buffer.clear"}') * 100)
         with trio.fail_after(3):
             await served.wait()
 
 
-MASKED_CLEAR = bytes([0x81, 0x80 | 35, 0, 0, 0, 0]) + b'{"type":"input_audio_buffer.clear"}'
-
-
 # --- TCP ------------------------------------------------------------------------------------------
-
-
-async def open_client(nursery: trio.Nursery, url: str) -> RealtimeClient:
-    manager = open_websocket_url(url)
-    socket: WebSocketConnection = await manager.__aenter__()
-    client = RealtimeClient(socket)
-    nursery.start_soon(client.read)
-    return client
 
 
 async def test_several_clients_talk_over_tcp_and_none_hears_another() -> None:
@@ -274,24 +254,25 @@ async def test_several_clients_talk_over_tcp_and_none_hears_another() -> None:
         nursery.cancel_scope.cancel()
 
 
-async def test_connections_are_limited() -> None:
+async def test_connections_are_limited_and_a_place_that_is_left_is_free() -> None:
     settings = ServerSettings(max_connections=1)
+
+    async def connect(port: int) -> int:
+        """The status that a client is answered with; it leaves at once."""
+        stream = await trio.open_tcp_stream("127.0.0.1", port)
+        async with stream:
+            await stream.send_all(UPGRADE)
+            return int((await stream.receive_some())[9:12])
+
     async with trio.open_nursery() as nursery:
         where: Listening = await nursery.start(
             lambda task_status: serve(ScriptedBrain(), settings=settings, task_status=task_status)
         )
         with trio.fail_after(20):
             async with open_websocket_url(where.url):
-                with pytest.raises(ConnectionRejected) as rejection:
-                    async with open_websocket_url(where.url):
-                        pass
-                assert rejection.value.status_code == 503
-            while True:  # the place is free again once the server has noticed
-                try:
-                    async with open_websocket_url(where.url):
-                        break
-                except ConnectionRejected:
-                    await trio.sleep(0.01)
+                assert await connect(where.port) == 503
+            while await connect(where.port) != 101:  # the server needs a moment to notice
+                await trio.lowlevel.checkpoint()
         nursery.cancel_scope.cancel()
 
 

@@ -94,15 +94,15 @@ def test_who_speaks_is_not_idle() -> None:
 
 @given(rules, probabilities, st.sets(st.integers(0, 199)))
 def test_utterances_alternate_in_order_and_never_overlap(
-    rules: TurnRules, scores: list[float], resets: set[int]
+    rules: TurnRules, scores: list[float], restarts: set[int]
 ) -> None:
     detection = TurnDetection(rules)
     detection.response_played_at(0)
     end_of_last = 0
     speaking: int | None = None
     for index, score in enumerate(scores):
-        if index in resets:
-            detection.reset()
+        if index in restarts:
+            detection.restart(index * WINDOW_MS)
             end_of_last, speaking = index * WINDOW_MS, None
         for event in detection.window(score):
             match event:

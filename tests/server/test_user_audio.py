@@ -209,7 +209,8 @@ async def test_clearing_forgets_the_utterance_in_progress(autojump_clock: MockCl
 async def test_turns_are_found_in_every_format(
     wire_format: dict[str, Any], rate_hz: int, autojump_clock: MockClock
 ) -> None:
-    async with connected(brain := ScriptedBrain([Say("Hi.")])) as client:
+    async with connected(brain := ScriptedBrain([Say("Hi.")]), strict=False) as client:
+        # OpenAI's types know 24 kHz only; other servers of the protocol, and this one, speak more rates.
         await client.update(audio={"input": {"format": wire_format}})
         pcm = quiet(400, rate_hz) + loud(600, rate_hz) + quiet(700, rate_hz)
         name = wire_format["type"].removeprefix("audio/")

@@ -2,7 +2,7 @@
 
 Between `input_audio.py`, whose windows a detector scores, and `connection.py`, which turns what comes out
 into protocol events. Pure: there is no clock, time is the number of windows seen. The invariant: utterances
-never overlap, never go back in time, and every one that starts stops (or is discarded by `reset`).
+never overlap, never go back in time, and every one that starts stops (or is discarded by `restart`).
 """
 
 from __future__ import annotations
@@ -116,12 +116,11 @@ class TurnDetection:
             return self._while_quiet(probability)
         return self._while_speaking(probability, self._speech_start_ms)
 
-    def reset(self) -> None:
-        """Forget an utterance in progress: its audio was committed or cleared by the client."""
-        self._floor_ms = self.now_ms
-        self._onset_windows = self._quiet_windows = 0
-        self._speech_start_ms = None
-        self._paused = False
+    def restart(self, at_ms: float) -> None:
+        """Forget an utterance in progress, as the client committed or cleared its sound; go on at `at_ms`."""
+        self._origin_ms = at_ms
+        self._windows = 0
+        self._rest()
 
     def response_played_at(self, at_ms: float) -> None:
         """The last response will have been heard at `at_ms`: from then on the user is expected to speak."""
@@ -130,6 +129,12 @@ class TurnDetection:
     def response_began(self) -> None:
         """The agent speaks: nobody is idle."""
         self._idle_since_ms = None
+
+    def _rest(self) -> None:
+        self._floor_ms = self.now_ms
+        self._onset_windows = self._quiet_windows = 0
+        self._speech_start_ms = None
+        self._paused = False
 
     def _while_quiet(self, probability: float) -> list[TurnEvent]:
         if probability < self.rules.threshold:
@@ -165,7 +170,7 @@ class TurnDetection:
         return events
 
     def _stop(self, start_ms: int) -> SpeechStopped:
-        self.reset()
+        self._rest()
         return SpeechStopped(start_ms, self.now_ms)
 
     def _idle(self) -> list[TurnEvent]:

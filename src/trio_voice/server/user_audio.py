@@ -121,6 +121,12 @@ class UserAudio:
         else:
             self._turns.rules = turn_rules(detection)
 
+    def _restart_turns(self) -> None:
+        """What is left in the resampler is gone too, or the end of an old utterance would begin a new one."""
+        if self._turns is not None:
+            self._detector.reset()
+            self._turns.restart(self._input.watch())
+
     def _stop_watching(self) -> None:
         self._turns = None
         self._input.unwatch()
@@ -163,8 +169,7 @@ class UserAudio:
         item_id, self._coming_item_id = self._coming_item_id or self._new_id(), ""
         samples = self._input.between(0, self._input.received_ms)
         self._input.clear()
-        if self._turns is not None:
-            self._turns.reset()
+        self._restart_turns()
         self._hear(self._commit(item_id, samples), self._hearing.recognise(samples, self._input.rate_hz))
 
     def clear(self) -> None:
@@ -172,9 +177,7 @@ class UserAudio:
         self._input.clear()
         self._hearing.forget_guess()
         self._coming_item_id = ""
-        if self._turns is not None:
-            self._turns.reset()
-            self._detector.reset()
+        self._restart_turns()
         self._outbox.emit(InputAudioBufferCleared())
 
     def sound_of(self, encoded: bytes) -> Sound:
