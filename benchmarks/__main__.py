@@ -1,0 +1,123 @@
+"""Run the benchmarks, print a table, write `results.json`: `scripts/bench [--quick] [--only NAME] [--out DIR]`."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from pathlib import Path
+from typing import Any
+
+import attrs
+import click
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import downlink, machine, starting
+from benchmarks.stamps import require_one_clock
+
+MEANINGS = {
+    "floor": "floor (asyncio, websockets)",
+    "websocket": "trio-websocket + codec",
+    "callback": 'session.on("audio")',
+    "events": "session.events(audio=True)",
+    "speaker": "playback buffer",
+}
+
+
+def run_downlink(console: Console, quick: bool) -> dict[str, Any]:
+    plan = downlink.QUICK if quick else downlink.Plan()
+    with console.status("downlink") as status:
+        results = downlink.summarise(downlink.measure(plan, status.update))
+    table = Table(
+        title=f"Downlink: server's send → PCM in hand (aim: p50 ≤ {downlink.AIM_RATIO} × floor)", title_justify="left"
+    )
+    table.add_column("to", no_wrap=True)
+    for heading in ("p50 ÷ floor", "rounds", "p99 ÷ floor", "CPU ÷ floor", "p50 µs", "p99 µs", "CPU µs"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for result in results:
+        low, high = result.p50_ratio_range
+        table.add_row(
+            MEANINGS[result.variant],
+            f"{result.p50_ratio:.2f}",
+            f"{low:.2f}-{high:.2f}",
+            f"{result.p99_ratio:.2f}",
+            f"{result.cpu_ratio:.2f}",
+            f"{result.p50_us:.0f}",
+            f"{result.p99_us:.0f}",
+            f"{result.cpu_us_per_event:.0f}",
+        )
+    console.print(table)
+    return {"plan": attrs.asdict(plan), "variants": {result.variant: attrs.asdict(result) for result in results}}
+
+
+def run_imports(console: Console, quick: bool) -> dict[str, Any]:
+    with console.status("import"):
+        results = starting.import_times(1 if quick else 5)
+    table = Table("import", title="Import, in a new process", title_justify="left")
+    table.add_column("median ms", justify="right")
+    for result in results:
+        table.add_row(result.package, f"{result.median_ms:.0f}")
+    console.print(table)
+    return {result.package: attrs.asdict(result) for result in results}
+
+
+def run_connects(console: Console, quick: bool) -> dict[str, Any]:
+    with console.status("connect"):
+        results = starting.connect_times(1 if quick else 3, 3 if quick else 20)
+    table = Table("connect", title="Connect on loopback, until the server has the configuration", title_justify="left")
+    for heading in ("first ms", "later, median ms"):
+        table.add_column(heading, justify="right")
+    names = {"floor": "floor", "callback": "async with RealtimeSession"}
+    for result in results:
+        table.add_row(names[result.variant], f"{result.first_ms:.1f}", f"{result.later_ms:.2f}")
+    console.print(table)
+    return {result.variant: attrs.asdict(result) for result in results}
+
+
+BENCHMARKS = {"downlink": run_downlink, "import": run_imports, "connect": run_connects}
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--quick", is_flag=True, help="A few events: shows that it works; its figures say nothing.")
+@click.option("--only", type=click.Choice(list(BENCHMARKS)), help="Run this one alone.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("out/bench"),
+    show_default=True,
+    help="Where results.json goes.",
+)
+def main(quick: bool, only: str | None, out: Path) -> None:
+    """Measure trio-voice on this machine, on loopback. About three minutes; leave the machine alone meanwhile."""
+    require_one_clock()
+    console = Console()
+    if not console.is_terminal:
+        console.width = 110
+    load_before, before = machine.load_average(), machine.Ticks.now()
+    results: dict[str, Any] = {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "quick": quick,
+        "machine": machine.facts(),
+    }
+    for name, run in BENCHMARKS.items():
+        if only in (None, name):
+            results[name] = run(console, quick)
+    results["load"] = {
+        "average_before": load_before,
+        "average_after": machine.load_average(),
+        **before.shares_until(machine.Ticks.now()),
+    }
+    where, load = results["machine"], results["load"]
+    console.print(
+        f"{where['processor']}, {where['cores']} cores, {where['system']}, Python {where['python']}; "
+        f"load {load['average_before']} → {load['average_after']}, {load['busy_percent']} % busy, "
+        f"{load['stolen_percent']} % stolen",
+        style="dim",
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    console.print(f"Written: {out / 'results.json'}", style="dim")
+
+
+if __name__ == "__main__":
+    main(prog_name="scripts/bench")
