@@ -167,7 +167,7 @@ def recording_of(
         agent=tuple(fold.agent_spans()),
         discarded=tuple(fold.discarded_spans()),
         tools=tuple(fold.tool_spans()),
-        interruptions=tuple(_marks(fold, caller)),
+        interruptions=tuple(_marks(fold, caller, onset_known=bool(caller_lines) or caller_pcm is not None)),
         latencies=tuple(_latencies(caller, fold)),
         errors=tuple(fold.errors),
         caller_pcm=caller_pcm,
@@ -377,11 +377,11 @@ def _trimmed(span: CallerSpan, pcm: Samples | None, rate_hz: int) -> CallerSpan:
     return attrs.evolve(span, start_s=start_s, end_s=(first + (int(voiced[-1]) + 1) * window) / rate_hz)
 
 
-def _marks(fold: _Fold, caller: Sequence[CallerSpan]) -> Iterable[InterruptionMark]:
+def _marks(fold: _Fold, caller: Sequence[CallerSpan], *, onset_known: bool) -> Iterable[InterruptionMark]:
     starts = [span.start_s for span in caller]
     for answer, cut, at_s in fold.cuts():
         index = bisect.bisect_right(starts, at_s) - 1
-        caused = index >= 0 and cut.cause == "speech" and at_s <= caller[index].end_s + LATE_S
+        caused = onset_known and index >= 0 and cut.cause == "speech" and at_s <= caller[index].end_s + LATE_S
         onset = starts[index] if caused else None
         after_ms = None if onset is None else (at_s - onset) * 1000
         yield InterruptionMark(answer.turn, at_s, cut.cause, cut.heard_ms, cut.discarded_ms, after_ms)

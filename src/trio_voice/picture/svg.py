@@ -6,12 +6,14 @@ Pure, and knows nothing of conversations. The invariant kept here: whatever the 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Literal, TypeAlias
 from xml.sax.saxutils import escape as _escape
 from xml.sax.saxutils import quoteattr
 
 import attrs
+
+Anchor: TypeAlias = Literal["start", "middle", "end"]
 
 FONT = "Inter, 'Segoe UI', 'Helvetica Neue', Arial, 'DejaVu Sans', sans-serif"
 
@@ -77,37 +79,21 @@ class Drawing:
 
     marks: list[str] = attrs.Factory(list)
 
-    def add(self, tag: str, *, title: str = "", body: str = "", **attributes: float | str) -> None:
-        """One element; `title` is its tooltip. An underscore in a name stands for a hyphen."""
-        written = "".join(
-            f" {name.rstrip('_').replace('_', '-')}={quoteattr(_value(value))}" for name, value in attributes.items()
-        )
-        inside = (f"<title>{escape(title)}</title>" if title else "") + body
-        self.marks.append(f"<{tag}{written}>{inside}</{tag}>" if inside else f"<{tag}{written}/>")
+    def rect(self, x: float, y: float, width: float, height: float, title: str = "", **style: float | str) -> None:
+        self._add("rect", {"x": x, "y": y, "width": max(0.0, width), "height": height, **style}, title)
 
-    def rect(
-        self, x: float, y: float, width: float, height: float, *, title: str = "", **attributes: float | str
-    ) -> None:
-        self.add("rect", title=title, x=x, y=y, width=max(0.0, width), height=height, **attributes)
+    def line(self, x1: float, y1: float, x2: float, y2: float, **style: float | str) -> None:
+        self._add("line", {"x1": x1, "y1": y1, "x2": x2, "y2": y2, **style})
 
-    def line(self, x1: float, y1: float, x2: float, y2: float, **attributes: float | str) -> None:
-        self.add("line", x1=x1, y1=y1, x2=x2, y2=y2, **attributes)
+    def path(self, commands: str, **style: float | str) -> None:
+        self._add("path", {"d": commands, **style})
 
-    def text(
-        self,
-        x: float,
-        y: float,
-        text: str,
-        *,
-        class_: str,
-        anchor: Literal["start", "middle", "end"] = "start",
-        title: str = "",
-        **attributes: float | str,
-    ) -> None:
+    def text(self, x: float, y: float, text: str, *, class_: str, anchor: Anchor = "start", title: str = "") -> None:
         """`y` is the baseline."""
+        place: dict[str, float | str] = {"x": x, "y": y, "class": class_}
         if anchor != "start":
-            attributes["text_anchor"] = anchor
-        self.add("text", title=title, body=escape(text), x=x, y=y, class_=class_, **attributes)
+            place["text_anchor"] = anchor
+        self._add("text", place, title, escape(text))
 
     def lines(self, x: float, y: float, lines: Sequence[str], *, leading: float, class_: str, title: str = "") -> None:
         """Several lines of text, the first with its baseline at `y`."""
@@ -119,6 +105,12 @@ class Drawing:
         head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" aria-label={quoteattr(_value(label))}>'
         parts = [head, f"<style>{escape(style)}</style>", f"<defs>{definitions}</defs>", *self.marks, "</svg>"]
         return "\n".join(parts) + "\n"
+
+    def _add(self, tag: str, attributes: Mapping[str, float | str], title: str = "", body: str = "") -> None:
+        """One element; `title` is its tooltip. In the names of attributes `_` stands for `-`."""
+        written = "".join(f" {name.replace('_', '-')}={quoteattr(_value(value))}" for name, value in attributes.items())
+        inside = (f"<title>{escape(title)}</title>" if title else "") + body
+        self.marks.append(f"<{tag}{written}>{inside}</{tag}>" if inside else f"<{tag}{written}/>")
 
 
 def _value(value: float | str) -> str:
