@@ -128,15 +128,15 @@ class SoundServer:
 
     def _wait_until_it_answers(self) -> None:
         deadline = time.monotonic() + READY_LIMIT_S
+        question = ["pactl", "set-default-source", "mic"]
         while True:
-            run = subprocess.run(
-                ["pactl", "set-default-source", "mic"], env=self.child_environ, capture_output=True, text=True
-            )
-            if run.returncode == 0:
-                return
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                run = subprocess.run(question, env=self.child_environ, capture_output=True, timeout=2)
+                if run.returncode == 0:
+                    return
             if self.process.poll() is not None or time.monotonic() > deadline:
                 log = self._log.read_text(errors="replace")[-2000:]
-                raise LabUnavailable(f"PulseAudio does not answer: {run.stderr.strip()}\n{log}")
+                raise LabUnavailable(f"PulseAudio does not answer:\n{log}")
             time.sleep(0.02)  # between two questions, not instead of one
 
     def _hold(self, sink: str) -> threading.Event:

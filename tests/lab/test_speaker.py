@@ -47,15 +47,13 @@ def sounding(pcm: bytes) -> bool:
     return bool(samples(pcm)[-100:].any())
 
 
-@pytest.mark.parametrize("block_samples", [480, 128, 0])
+@pytest.mark.parametrize("block_samples", [480, 128])
 async def test_what_is_pulled_is_heard_sample_for_sample(lab: AudioLab, block_samples: int) -> None:
     source = Counting(length=12_000)
     everything = np.arange(1, 12_001, dtype="<i2").tobytes()
-    async with (
-        lab.listen() as heard,
-        PortAudioSpeaker(lab.speaker, block_samples=block_samples).open(PCM16_24K, source.pull),
-    ):
-        await heard.until(lambda pcm: (pcm.endswith(b"\0" * 4_800) and sounding(pcm[:-4_800])) or len(pcm) > 500_000)
+    speaker = PortAudioSpeaker(lab.speaker, block_samples=block_samples)
+    async with lab.listen() as heard, speaker.open(PCM16_24K, source.pull):
+        await heard.until(lambda pcm: any(pcm) and not any(pcm[-4_800:]))
     assert np.trim_zeros(samples(bytes(heard.pcm))).tobytes() == everything
 
 
