@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, get_args
 
@@ -137,6 +137,25 @@ class RealtimeClient:
         return [event for event in self.events if event["type"] == type_]
 
 
+async def upgraded(
+    nursery: trio.Nursery,
+    stream: trio.abc.Stream,
+    path: str = "/v1/realtime",
+    *,
+    headers: Sequence[tuple[bytes, bytes]] = (),
+    subprotocols: Sequence[str] = (),
+) -> WebSocketConnection:
+    """A client's WebSocket on any stream; its tasks run in `nursery`."""
+    return await wrap_client_stream(
+        nursery,
+        stream,  # type: ignore[arg-type]  # any stream works; the annotation is narrower than the code
+        "test",
+        path,
+        extra_headers=list(headers),
+        subprotocols=list(subprotocols),
+    )
+
+
 @asynccontextmanager
 async def connected(
     brain: Brain,
@@ -155,7 +174,7 @@ async def connected(
             served.set()
 
         nursery.start_soon(run_server)
-        socket = await wrap_client_stream(nursery, ours, "test", path)
+        socket = await upgraded(nursery, ours, path)
         client = RealtimeClient(socket, strict=strict)
         nursery.start_soon(client.read)
         await client.next("session.created")

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import pytest
 import trio
 from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair
-from trio_websocket import ConnectionRejected, open_websocket_url, wrap_client_stream
+from trio_websocket import ConnectionRejected, open_websocket_url
 
-from server.realtime_client import RealtimeClient, connected
+from server.realtime_client import RealtimeClient, connected, upgraded
 from trio_voice.server.brain import ResponseRequest, ResponseWriter
 from trio_voice.server.listen import CLOSING_S, HANDSHAKE_S, Listening, serve, serve_stream
 from trio_voice.server.scripted import Say, ScriptedBrain, Wait, marked_samples
@@ -31,9 +31,7 @@ async def rejected(
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(serve_stream, theirs, ScriptedBrain(), settings)
-            socket = await wrap_client_stream(
-                nursery, ours, "test", path, extra_headers=list(headers), subprotocols=list(subprotocols)
-            )
+            socket = await upgraded(nursery, ours, path, headers=headers, subprotocols=subprotocols)
             protocol = socket.subprotocol
             await socket.aclose()
     except* ConnectionRejected as group:
@@ -99,7 +97,7 @@ async def test_a_server_that_stops_says_1001_in_the_midst_of_an_answer(autojump_
                 await serve_stream(theirs, ScriptedBrain([[Say("a"), Wait(1e9)]]))
 
         nursery.start_soon(run_server)
-        client = RealtimeClient(await wrap_client_stream(nursery, ours, "test", "/v1/realtime"))
+        client = RealtimeClient(await upgraded(nursery, ours))
         nursery.start_soon(client.read)
         await client.send("response.create")
         await client.next("response.output_audio.delta")
@@ -157,7 +155,7 @@ async def test_a_client_that_vanishes_ends_its_session_and_its_brain(autojump_cl
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(serve_stream, theirs, Watched())
-        socket = await wrap_client_stream(nursery, ours, "test", "/v1/realtime")
+        socket = await upgraded(nursery, ours)
         await socket.send_message('{"type": "response.create"}')
         await trio.sleep(1)
         assert not stopped.is_set()
@@ -284,7 +282,7 @@ async def test_a_client_waits_for_a_brain_that_is_still_warming_up(autojump_cloc
     ours, theirs = memory_stream_pair()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(serve_stream, theirs, Slow())
-        client = RealtimeClient(await wrap_client_stream(nursery, ours, "test", "/v1/realtime"))
+        client = RealtimeClient(await upgraded(nursery, ours))
         nursery.start_soon(client.read)
         await client.next("session.created")
         await client.socket.aclose()

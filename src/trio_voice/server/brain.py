@@ -56,6 +56,9 @@ class ResponseWriter(Protocol):
     async def speak(self, text: str, audio: Samples) -> None:
         """Append a spoken clause: its words and its samples (int16, at the request's `rate_hz`).
 
+        Waits while the client is behind. Spaces between clauses are added where they are missing. Short clauses
+        are the better ones: where the user interrupts, the words heard are estimated within the clause.
+
         In a text-only response the samples are ignored (pass an empty array).
         """
 
@@ -67,7 +70,7 @@ class Brain(Protocol):
     """One per server; its methods may run for several connections at once.
 
     Cancellation: `respond` is cancelled when the response is (by the client, or because the user began to
-    speak); what it wrote until then stands.
+    speak); what it wrote until then stands, and what it writes after that is dropped.
     """
 
     @property
@@ -81,7 +84,11 @@ class Brain(Protocol):
         """A speech detector for one connection."""
 
     async def transcribe(self, audio: Samples, rate_hz: int) -> str:
-        """The words of one utterance (int16 mono), or an empty string when there were none."""
+        """The words of one utterance (int16 mono), or an empty string when there were none.
+
+        Asked for already when the user pauses, and cancelled when the pause was none: it has to be worth
+        cancelling, and calls may overlap (two at a time for one connection).
+        """
 
     async def respond(self, request: ResponseRequest, writer: ResponseWriter) -> None:
         """Answer. Returning ends the response as completed; raising ends it as failed."""
