@@ -106,12 +106,7 @@ def report(what: str, value: str) -> None:
 async def main() -> None:
     report("machine", f"{os.cpu_count()} cores, {platform.platform()}, Python {platform.python_version()}")
     report("load average before", f"{os.getloadavg()[0]:.2f}")
-    packages = {
-        package
-        for status in engines()
-        if status.engine.extra == "local"
-        for package in status.engine.packages
-    }
+    packages = {package for status in engines() if status.engine.extra == "local" for package in status.engine.packages}
     sizes = {package: disk_mb(package) for package in sorted(packages)}
     report("disk, MB", ", ".join(f"{name} {size:.0f}" for name, size in sizes.items()))
     report("disk in all, MB", f"{sum(sizes.values()):.0f}")
@@ -170,9 +165,7 @@ async def main() -> None:
     for number in range(8):
         with trio.CancelScope() as scope:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(
-                    brain.respond, asked(f"Count from {number + 50} to {number + 60}."), Discard()
-                )
+                nursery.start_soon(brain.respond, asked(f"Count from {number + 50} to {number + 60}."), Discard())
                 await trio.sleep(0.02 + 0.02 * number)
                 began = time.perf_counter()
                 scope.cancel()

@@ -1,7 +1,8 @@
 """Small stand-ins for machines where an engine of the `local` extra has no wheel.
 
 They need the `fallback` extra (espeak-ng is GPL-3) and are plainly worse: espeak-ng sounds like a machine,
-PocketSphinx mishears most of a free sentence, and loudness is not speech. They keep the demo running.
+PocketSphinx takes four times as long as Moonshine and hears less, and loudness is not speech. They keep the
+demo running.
 
 Blocking, like the engines that they stand in for; the same protocols.
 """
@@ -81,8 +82,8 @@ class EspeakVoice:
 
 # --- the recogniser ------------------------------------------------------------------------------------
 
-_CHUNK_BYTES = 2 * RECOGNISER_RATE_HZ // 10
-"""PocketSphinx keeps the interpreter's lock while it decodes; 0.1 s of sound at a time lets others run."""
+_CHUNK_BYTES = 2 * RECOGNISER_RATE_HZ // 50
+"""PocketSphinx keeps the interpreter's lock while it decodes, so it gets 20 ms of sound at a time."""
 
 
 class PocketRecogniser:
@@ -96,7 +97,8 @@ class PocketRecogniser:
             return
         import pocketsphinx
 
-        self._decoder = pocketsphinx.Decoder(samprate=float(RECOGNISER_RATE_HZ), loglevel="FATAL")
+        # Its second pass would run at the end in one go, with the lock held for 0.4 s.
+        self._decoder = pocketsphinx.Decoder(samprate=float(RECOGNISER_RATE_HZ), loglevel="FATAL", fwdflat=False)
 
     def recognise(self, samples: Samples, rate_hz: int, stop: Stop) -> Recognised:
         started_at = time.perf_counter()
@@ -110,7 +112,7 @@ class PocketRecogniser:
                 if stop.is_set:
                     break
                 self._decoder.process_raw(pcm[start : start + _CHUNK_BYTES])
-                time.sleep(0)  # give the lock away
+                time.sleep(0.0002)  # sleep(0) would often take the lock back at once
         finally:
             self._decoder.end_utt()
         found = self._decoder.hyp()

@@ -92,9 +92,9 @@ class MoonshineRecogniser:
     def _words(self, audio: npt.NDArray[np.float32]) -> str:
         """Call the C library itself.
 
-        The package's own method copies the samples into a list and back, and the audio of every line once
-        more: 40 ms with the interpreter locked for 4 s of sound. The version is pinned, so its private
-        names are safe to use.
+        The package's own method copies the samples through a list, and back with every line: for 4 s of
+        sound on a busy machine the first copy alone held the interpreter's lock for 111 ms. The version is
+        pinned, so its private names are safe to use.
         """
         from moonshine_voice.errors import check_error
         from moonshine_voice.moonshine_api import TranscriptC

@@ -30,7 +30,7 @@ CACHED_SAMPLES = 3_000_000
 SENTENCE_PAUSE_MS = 160
 CLAUSE_PAUSE_MS = 40
 THREADS = 2
-"""For one clause, on two cores: 1.6 times as quick as one thread."""
+"""On two cores, busy with other things too: 0.081 of real time, against 0.113 with one thread."""
 SEED = 20_261_122
 """Of the model's noise: two runs that say the same things in the same order sound the same."""
 
@@ -72,7 +72,7 @@ class PiperVoice:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = THREADS
         options.inter_op_num_threads = 1
-        # Idle workers that spin would take a core from the recogniser between two clauses.
+        # Spinning workers are no quicker here and take a fifth more CPU, which the recogniser may want.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 4  # a terminated run is not worth a line on stderr
         self._session = onnxruntime.InferenceSession(
