@@ -89,7 +89,7 @@ async def speaker(url: str, take: Take) -> None:
                 enough.set()
             return insertion
 
-    playback.PlaybackBuffer = TimedBuffer  # type: ignore[misc]  # there is no other place to look from
+    vars(playback)["PlaybackBuffer"] = TimedBuffer  # there is no other place to look from
     async with new_session(url, _PullsNothing()):
         await enough.wait()
 
