@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 
 import pytest
 import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair
 from trio_websocket import ConnectionRejected, open_websocket_url
 
@@ -15,6 +18,11 @@ from trio_voice.server.brain import ResponseRequest, ResponseWriter
 from trio_voice.server.listen import CLOSING_S, HANDSHAKE_S, Listening, serve, serve_stream
 from trio_voice.server.scripted import Say, ScriptedBrain, Wait, marked_samples
 from trio_voice.server.server_settings import ServerSettings
+
+UPGRADE = (
+    b"GET /v1/realtime HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
 
 
 async def rejected(
@@ -68,9 +76,10 @@ async def test_the_key_opens_as_a_header_and_as_a_browsers_subprotocol(autojump_
 
 
 async def test_without_a_key_pages_of_the_web_stay_out(autojump_clock: MockClock) -> None:
-    foreign = await rejected(ServerSettings(), headers=[(b"Origin", b"https://evil.example")])
-    assert isinstance(foreign, ConnectionRejected)
-    assert foreign.status_code == 403
+    for origin in (b"https://evil.example", b"null", b"http://localhost.evil.example"):
+        foreign = await rejected(ServerSettings(), headers=[(b"Origin", origin)])
+        assert isinstance(foreign, ConnectionRejected)
+        assert foreign.status_code == 403
     assert await rejected(ServerSettings(), headers=[(b"Origin", b"http://localhost:3000")]) is None
 
 
@@ -142,6 +151,25 @@ async def test_what_is_no_websocket_is_let_go(bad: bytes, autojump_clock: MockCl
         await serve_stream(theirs, ScriptedBrain())
 
 
+@given(st.binary(max_size=200), st.binary(max_size=200), st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_garbage_on_the_wire_ends_the_connection_and_nothing_else(before: bytes, after: bytes, upgrade: bool) -> None:
+    async def main() -> None:
+        ours, theirs = memory_stream_pair()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve_stream, theirs, ScriptedBrain())
+            for wire in (UPGRADE + after,) if upgrade else (before, UPGRADE, after):
+                with contextlib.suppress(trio.BrokenResourceError):
+                    await ours.send_all(wire)
+            await trio.sleep(0.1)
+            await ours.send_stream.aclose()
+            with trio.fail_after(HANDSHAKE_S + CLOSING_S + 1):
+                while await ours.receive_some():
+                    pass
+
+    trio.run(main, clock=MockClock(autojump_threshold=0))
+
+
 async def test_a_client_that_vanishes_ends_its_session_and_its_brain(autojump_clock: MockClock) -> None:
     ours, theirs = memory_stream_pair()
     stopped = trio.Event()
@@ -163,12 +191,6 @@ async def test_a_client_that_vanishes_ends_its_session_and_its_brain(autojump_cl
         with trio.fail_after(2):
             await stopped.wait()
         nursery.cancel_scope.cancel()
-
-
-UPGRADE = (
-    b"GET /v1/realtime HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-)
 
 
 def frame(text: bytes) -> bytes:

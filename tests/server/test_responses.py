@@ -11,7 +11,7 @@ import trio
 from trio.testing import MockClock
 
 from server.realtime_client import Event, connected, samples_of_deltas
-from trio_voice.server.scripted import Call, Fail, Say, ScriptedBrain, Wait, marked_samples, turns_in
+from trio_voice.server.scripted import Call, Fail, Reply, Say, ScriptedBrain, Wait, marked_samples, turns_in
 from trio_voice.server.server_settings import ServerSettings
 
 
@@ -171,6 +171,25 @@ async def test_a_broken_brain_fails_the_response_and_the_session_goes_on(autojum
         assert done["status"] == "failed"
         assert "engine on fire" in done["status_details"]["error"]["message"]
         assert done["output"][0]["status"] == "incomplete"
+        assert (await client.ask())["response"]["status"] == "completed"
+
+
+async def test_what_follows_a_truncation_is_not_remembered(autojump_clock: MockClock) -> None:
+    replies: list[Reply] = [[Say("One two three four.", 1000), Wait(500), Say("Five.", 400)], Say("ok")]
+    async with connected(brain := ScriptedBrain(replies)) as client:
+        await client.send("response.create")
+        item_id = (await client.next("response.output_item.added"))["item"]["id"]
+        await client.next("response.output_audio.delta")
+        await trio.sleep(0.1)
+        await client.send("conversation.item.truncate", item_id=item_id, content_index=0, audio_end_ms=600)
+        done = await client.next("response.done")
+        assert done["response"]["output"][0]["content"] == [{"type": "output_audio"}]
+        await client.ask("next")
+        assert [item.text for item in brain.requests[1].items] == ["One two", "next"]
+
+
+async def test_a_brain_that_writes_half_a_character_breaks_nothing(autojump_clock: MockClock) -> None:
+    async with connected(ScriptedBrain([[Say("odd \ud800 one", 100), Call("f", "\ud800")]])) as client:
         assert (await client.ask())["response"]["status"] == "completed"
 
 

@@ -207,8 +207,11 @@ def _refusal(request: WebSocketRequest, settings: ServerSettings) -> tuple[int, 
 
 
 def _is_local(origin: str | None) -> bool:
-    """Without a key, any page open in the user's browser could otherwise talk to a server on localhost."""
-    if origin is None or origin in ("null", "file://"):
+    """Without a key, any page open in the user's browser could otherwise talk to a server on localhost.
+
+    An origin of `null` is nobody's: a sandboxed frame of any page has it.
+    """
+    if origin is None:
         return True
     return urlsplit(origin).hostname in LOOPBACK_HOSTS
 

@@ -157,7 +157,7 @@ class ResponseRun:
                 await brain.respond(request, self)
             except Exception as failure:  # a brain is anyone's code: its failures must not end the session
                 log.exception("response.failed", response_id=self.id)
-                error = ReportedError(type="server_error", code="brain_failed", message=str(failure))
+                error = ReportedError(type="server_error", code="brain_failed", message=_sendable(str(failure)))
                 self.end("failed", error=error)
             else:
                 self.end("completed")
@@ -197,7 +197,7 @@ class ResponseRun:
             self._open_message()
         message = self._open
         assert message is not None
-        text = _joined(message.sent, text)
+        text = _joined(message.sent, _sendable(text))
         if self._spoken:
             return await self._speak_aloud(message, text, audio)
         for word in _words(text):
@@ -213,6 +213,7 @@ class ResponseRun:
         if self.ended:
             return await trio.lowlevel.checkpoint()
         self._close("completed")
+        arguments = _sendable(arguments)
         call_id = self._outbox.ids.new("call")
         call = self._begin_item(
             Item(
@@ -250,7 +251,8 @@ class ResponseRun:
         """Words and sound in step, so that a cut of the one is a cut of the other."""
         sound = message.entry.sound
         assert sound is not None
-        sound.clauses.append(Clause(text, len(audio)))
+        if not message.entry.truncated:
+            sound.clauses.append(Clause(text, len(audio)))
         delta_samples = self._format.samples_of_ms(DELTA_MS)
         deltas = max(1, math.ceil(len(audio) / delta_samples))
         words = _words(text)
@@ -399,6 +401,11 @@ class ResponseRun:
             usage=usage,
             metadata=dict(self._plan.metadata) if self._plan.metadata else None,
         )
+
+
+def _sendable(text: str) -> str:
+    """`text` without lone surrogates, which no UTF-8 frame can carry."""
+    return text.encode(errors="replace").decode()
 
 
 def _joined(before: str, text: str) -> str:
