@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from caller_recordings import caller_lines, telling
 
-from trio_voice.audio import resample
 from trio_voice.server.speech.fallback import EnergyDetector, EspeakVoice, PocketRecogniser
 from trio_voice.server.speech.stop import Stop
+
+from .caller_recordings import caller_lines, telling
 
 RANDOM = np.random.default_rng(7)
 
@@ -68,7 +68,7 @@ class TestEspeak:
 @pytest.mark.speech
 def test_pocketsphinx_hears_something_of_a_clear_line() -> None:
     pytest.importorskip("pocketsphinx")
-    line = caller_lines()["05-transfer"]
-    heard = PocketRecogniser().recognise(resample(line.samples, 24_000, 16_000), 16_000, Stop())
+    recogniser = PocketRecogniser()
+    heard = recogniser.recognise(caller_lines()["05-transfer"].samples, 24_000, Stop())
     assert telling("billing department") in telling(heard.text), heard.text
-    assert PocketRecogniser().recognise(np.zeros(16_000, np.int16), 16_000, Stop()).text == ""
+    assert recogniser.recognise(np.zeros(16_000, np.int16), 16_000, Stop()).text == ""

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import trio
 import trio.testing
-from caller_recordings import caller_lines, telling
 
 from trio_voice.protocol import Item, Tool
 from trio_voice.server.brain import ResponseRequest
@@ -20,6 +19,8 @@ from trio_voice.server.speech.brain import SpeechBrain
 from trio_voice.server.speech.dialogue import Call, Reply, Say
 from trio_voice.server.speech.recogniser import Recognised
 from trio_voice.server.speech.stop import Stop
+
+from .caller_recordings import caller_lines, telling
 
 if TYPE_CHECKING:
     from trio_voice.audio import Samples

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from caller_recordings import telling
 
 from trio_voice.server.speech.stop import Stop
 from trio_voice.server.speech.voice import CACHED_SAMPLES, SENTENCE_PAUSE_MS
+
+from .caller_recordings import telling
 
 if TYPE_CHECKING:
     from trio_voice.server.speech.recogniser import MoonshineRecogniser
