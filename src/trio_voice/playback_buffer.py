@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import enum
 from collections import deque
-from collections.abc import Iterator
 
 import attrs
 
@@ -113,7 +112,8 @@ class PlaybackBuffer:
         self._floor = 0
         self._ended_turn = 0
         self._flowing = False
-        self._fade: Iterator[bytes] | None = None
+        self._sounding_turn = 0
+        self._fade = b""
         self._last_sample = 0
         self.held = False
         """While true, `pull` gives silence and consumes nothing."""
@@ -164,14 +164,17 @@ class PlaybackBuffer:
         cleared = self._queued_samples - kept_samples
         self._chunks, self._queued_samples = kept, kept_samples
         self.statistics.cleared_samples += cleared
-        self._cut()
+        if self._sounding_turn <= self._floor:
+            self._cut()
         return self._format.ms_of_samples(cleared)
 
     def pull(self, sample_count: int) -> bytes:
         """The next `sample_count` samples: always that many, silence where there is no sound."""
         parts: list[bytes | memoryview] = []
         missing = sample_count
-        if self._fade is None and not self.held and self._may_flow():
+        if self.held:
+            self._fade_out()
+        elif not self._fade and self._may_flow():
             missing = self._take(parts, sample_count)
             if missing:
                 self._ran_dry()
@@ -237,39 +240,40 @@ class PlaybackBuffer:
             last.samples += samples
         else:
             self._segments.append(_Segment(track, self._timeline, samples))
+        self._sounding_turn = track.turn
         self._timeline += samples
         self._queued_samples -= samples
         self.statistics.pulled_samples += samples
 
     def _ran_dry(self) -> None:
         self._flowing = False
-        newest = self._segments[-1].track.turn if self._segments else 0
-        if newest > self._ended_turn:
+        if self._sounding_turn > self._ended_turn:
             self.statistics.underruns += 1
         self._cut()
 
     def _cut(self) -> None:
-        """Sound stops here: let the last value decay instead of popping. No sample of the cut turn is used."""
+        """Sound stops here."""
         self._flowing = self._flowing and bool(self._chunks)
-        if self._last_sample and self._fade_samples:
-            self._fade = iter(self._decay(self._last_sample))
+        self._fade_out()
+
+    def _fade_out(self) -> None:
+        """Let the last value played decay instead of popping. No sample that was not played is used."""
+        if self._last_sample:
+            self._fade = self._decay(self._last_sample)
         self._last_sample = 0
 
-    def _decay(self, value: int) -> list[bytes]:
+    def _decay(self, value: int) -> bytes:
         steps = self._fade_samples
-        return [
+        return b"".join(
             int(value * (steps - step) / (steps + 1)).to_bytes(BYTES_PER_SAMPLE, "little", signed=True)
             for step in range(steps)
-        ]
+        )
 
     def _quiet(self, sample_count: int) -> bytes:
         """Silence, beginning with what is left of a decay."""
-        if self._fade is None:
-            return bytes(sample_count * BYTES_PER_SAMPLE)
-        tail = [sample for _, sample in zip(range(sample_count), self._fade, strict=False)]
-        if len(tail) < sample_count:
-            self._fade = None
-        return b"".join(tail).ljust(sample_count * BYTES_PER_SAMPLE, b"\0")
+        byte_count = sample_count * BYTES_PER_SAMPLE
+        decaying, self._fade = self._fade[:byte_count], self._fade[byte_count:]
+        return decaying.ljust(byte_count, b"\0")
 
     def _settle(self, unheard_samples: int) -> None:
         """Credit to each track what has left the loudspeaker by now. Never goes back when the latency jitters."""
