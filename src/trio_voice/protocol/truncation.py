@@ -32,17 +32,25 @@ def plan_truncation(
     `cancel`: whether a response is active and the server does not cancel it by itself.
     """
     events: list[ClientEvent] = [ResponseCancel()] if cancel else []
-    placed = set()
+    parts: dict[str, list[ItemPosition]] = {}
     for position in positions:
-        placed.add(position.item_id)
-        heard_ms = min(int(position.heard_ms), int(position.received_ms))
-        if heard_ms <= 0:
-            events.append(ConversationItemDelete(item_id=position.item_id))
-        elif position.heard_ms < position.received_ms or position.item_id not in complete_items:
+        parts.setdefault(position.item_id, []).append(position)
+    for item_id, of_item in parts.items():
+        if item_id in complete_items and all(part.heard_ms >= part.received_ms for part in of_item):
+            continue
+        begun = [part for part in of_item if _whole_ms(part) > 0]
+        if begun:  # of several spoken parts, the last one that was begun is where the item ends
+            last = begun[-1]
             events.append(
                 ConversationItemTruncate(
-                    item_id=position.item_id, content_index=position.content_index, audio_end_ms=heard_ms
+                    item_id=item_id, content_index=last.content_index, audio_end_ms=_whole_ms(last)
                 )
             )
-    events.extend(ConversationItemDelete(item_id=item_id) for item_id in unheard_items if item_id not in placed)
+        else:
+            events.append(ConversationItemDelete(item_id=item_id))
+    events.extend(ConversationItemDelete(item_id=item_id) for item_id in unheard_items if item_id not in parts)
     return events
+
+
+def _whole_ms(position: ItemPosition) -> int:
+    return min(int(position.heard_ms), int(position.received_ms))
