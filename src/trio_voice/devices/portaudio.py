@@ -13,6 +13,7 @@ the thread is left to finish alone.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import socket
 import threading
@@ -273,6 +274,9 @@ class _Stream:
             with trio.move_on_after(CLOSE_LIMIT_S, shield=True) as scope:
                 await trio.to_thread.run_sync(self._stop, stream, abandon_on_cancel=True)
             if scope.cancelled_caught:
+                # At exit sounddevice would abort this stream again and wait for ever: PortAudio 19.6 spins in a
+                # stream whose sound server died before the first callback (reproduced, about 1 in 8).
+                atexit.unregister(load_sounddevice()._exit_handler)
                 log.warning("device.close_abandoned", device=self.name, kind=self._kind, after_s=CLOSE_LIMIT_S)
         trio.lowlevel.notify_closing(self._wake_receive)
         self._wake_receive.close()
