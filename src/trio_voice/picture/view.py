@@ -8,16 +8,16 @@ there is no terminal (a pipe, CI) it prints one plain line for each thing that i
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
 import trio
-from rich.box import ROUNDED
-from rich.console import Console, Group, RenderableType
+from rich.cells import cell_len, set_cell_size
+from rich.console import Console, ConsoleOptions
 from rich.live import Live
-from rich.panel import Panel
-from rich.table import Table
+from rich.segment import Segment
+from rich.style import Style
 from rich.text import Text
 
 from trio_voice.picture.lanes import short_json
@@ -25,6 +25,7 @@ from trio_voice.picture.scene import Entry, Scene
 
 if TYPE_CHECKING:
     from trio_voice.session import RealtimeSession
+    from trio_voice.tracker import SessionMetrics
 
 REFRESH_INTERVAL_S = 0.12
 QUIETEST_DBFS = -60.0
@@ -34,7 +35,15 @@ FIXED_LINES = 9
 MOST_LINES_EACH = 3
 """Of one utterance in the running transcript."""
 
-Levels = Callable[[], tuple[float, float]]
+MOST_NARROW = 40
+MOST_LAID_OUT = 500
+PLAIN_ROOM = 150
+"""How long a plain line's tool call may be, in letters."""
+DIM, BOLD = Style(dim=True), Style(bold=True)
+
+Line: TypeAlias = list[Segment]
+
+Levels: TypeAlias = Callable[[], tuple[float, float]]
 """The loudness of microphone and speaker now, in dBFS."""
 
 NAMES = {"user": "you", "agent": "agent", "tool": "tool", "error": "error"}
@@ -85,18 +94,23 @@ class LiveView:
     title: str = ""
     levels: Levels | None = None
     scene: Scene = attrs.Factory(Scene)
+    _laid_out: dict[tuple[Any, ...], list[Line]] = attrs.Factory(dict)
+    _started_at: float = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._started_at = self.session.metrics.started_at
 
     # --- one line for each thing that is finished ----------------------------------------------------
 
     def plain_line(self, entry: Entry) -> Text:
-        return Text.assemble(f"{self._seconds(entry):8.2f}  {NAMES[entry.kind]:<5}  ", self._words(entry))
+        return Text.assemble(f"{self._seconds(entry):8.2f}  {NAMES[entry.kind]:<5}  ", self._words(entry, PLAIN_ROOM))
 
     def _seconds(self, entry: Entry) -> float:
-        return entry.at - self.session.metrics.started_at
+        return entry.at - self._started_at
 
-    def _words(self, entry: Entry) -> Text:
+    def _words(self, entry: Entry, room: int) -> Text:
         if entry.kind == "tool":
-            return self._call(entry)
+            return self._call(entry, room)
         text = Text(self._safe(entry.text), style="red" if entry.kind == "error" else "")
         if entry.cut:
             text.append(f" {self._sign('✂', '--')} interrupted", style="bold red")
@@ -106,14 +120,16 @@ class LiveView:
             text.append(self._sign(" …", " ..."), style="dim")
         return text
 
-    def _call(self, entry: Entry) -> Text:
+    def _call(self, entry: Entry, room: int) -> Text:
+        room = max(24, room - len(entry.text) - len("() -> failed: 10000 ms"))
         text = Text(self._safe(entry.text), style="magenta")
-        text.append(f"({self._safe(short_json(entry.arguments, 60))})")
+        arguments = short_json(entry.arguments, room * 3 // 5)
+        text.append(f"({self._safe(arguments)})")
         if entry.output is None:
             return text.append(self._sign(" …", " ..."), style="dim")
         outcome = "failed: " if entry.failed else ""
         text.append(self._sign(" → ", " -> ") + outcome, style="red" if entry.failed else "")
-        text.append(self._safe(short_json(entry.output, 60)))
+        text.append(self._safe(short_json(entry.output, room - len(arguments))))
         if entry.duration_ms is not None:
             text.append(f"  {entry.duration_ms:.0f} ms", style="dim")
         return text
@@ -132,90 +148,113 @@ class LiveView:
 
     # --- the whole picture, again and again ----------------------------------------------------------
 
-    def render(self) -> Panel:
-        width = max(20, self.console.width - 4)
-        parts: tuple[RenderableType, ...] = (
-            self._state_line(),
-            self._voices(),
-            Text(),
-            self._conversation(width),
-            Text(),
-            self._figures(),
-        )
-        minutes, seconds = divmod(int(self.session.metrics.duration_s), 60)
-        return Panel(
-            Group(*parts),
-            box=ROUNDED,
-            title=Text.assemble(" trio-voice ", (f"· {self._safe(self.title)} " if self.title else ""), style="bold"),
-            title_align="left",
-            subtitle=f" {minutes:02d}:{seconds:02d} ",
-            subtitle_align="right",
-            border_style="dim",
-        )
+    def render(self) -> Frame:
+        """The panel as it is now. Lines are laid out here and not by rich's tables, which take three times as long."""
+        metrics = self.session.metrics
+        width = max(MOST_NARROW, self.console.width - 1)  # a full last column makes some terminals wrap
+        inner = width - 4
+        minutes, seconds = divmod(int(metrics.duration_s), 60)
+        state = Text(self._safe(self.session.agent.name), style="bold")
+        state.append(f"  {self.session.connection_state.value}", style="dim")
+        state.append(f"  {self.session.state.value}", style="bold cyan")
+        lines = [
+            self._inside(state, inner),
+            *(self._inside(voice, inner) for voice in self._voices()),
+            self._inside(Text(), inner),
+            *self._conversation(inner),
+            self._inside(Text(), inner),
+            *(self._inside(figures, inner) for figures in self._figures(metrics)),
+        ]
+        title = f"trio-voice: {self._safe(self.title)}" if self.title else "trio-voice"
+        top = self._border("╭╮", f" {set_cell_size(title, min(cell_len(title), inner - 4))} ", width, left=True)
+        return Frame([top, *lines, self._border("╰╯", f" {minutes:02d}:{seconds:02d} ", width, left=False)])
 
-    def _state_line(self) -> Text:
-        line = Text(self._safe(self.session.agent.name), style="bold", no_wrap=True, overflow="ellipsis")
-        line.append(f"  {self.session.connection_state.value}", style="dim")
-        return line.append(f"  {self.session.state.value}", style="bold cyan")
+    def _border(self, corners: str, label: str, width: int, *, left: bool) -> Line:
+        rule = self._sign("─", "-")
+        rest = rule * (width - 3 - cell_len(label))
+        before, after = (rule, rest) if left else (rest, rule)
+        first, last = self._sign(corners[0], "+"), self._sign(corners[1], "+")
+        return [Segment(first + before, DIM), Segment(label, BOLD), Segment(after + last, DIM)]
 
-    def _voices(self) -> Table:
+    def _inside(self, text: Text, inner: int) -> Line:
+        """`text` between the borders of the panel, exactly as wide as it must be."""
+        text.truncate(inner, overflow="ellipsis" if self._writes_unicode else "crop", pad=True)
+        side = self._sign("│", "|")
+        return [Segment(f"{side} ", DIM), *text.render(self.console), Segment(f" {side}", DIM)]
+
+    def _voices(self) -> Iterable[Text]:
         microphone_dbfs, speaker_dbfs = self.levels() if self.levels is not None else (None, None)
-        grid = Table.grid(padding=(0, 1))
-        for style, name, dbfs, speaks in (
-            (COLOURS["user"], "you", microphone_dbfs, self.scene.caller_speaks),
-            (COLOURS["agent"], "agent", speaker_dbfs, self.scene.agent_speaks),
+        for kind, dbfs, speaks in (
+            ("user", microphone_dbfs, self.scene.caller_speaks),
+            ("agent", speaker_dbfs, self.scene.agent_speaks),
         ):
             mark = self._sign("●", "*") if speaks else self._sign("○", ".")
-            cells = [Text(f"{mark} {name:<5}", style=f"bold {style}" if speaks else "dim")]
+            line = Text(f"{mark} {NAMES[kind]:<6}", style="")
+            line.stylize(f"bold {COLOURS[kind]}" if speaks else "dim")
             if dbfs is not None:
-                cells.append(self._meter(dbfs))
-            cells.append(Text("speaks" if speaks else "", style=style))
-            grid.add_row(*cells)
-        return grid
+                self._append_meter(line, dbfs)
+            yield line.append("  speaks" if speaks else "", style=COLOURS[kind])
 
-    def _meter(self, dbfs: float) -> Text:
+    def _append_meter(self, line: Text, dbfs: float) -> None:
         level = QUIETEST_DBFS if math.isnan(dbfs) else min(max(dbfs, QUIETEST_DBFS), 0.0)
         filled = round((1 - level / QUIETEST_DBFS) * METER_CELLS)
         colour = "red" if level > -3 else "yellow" if level > -12 else "green"
-        meter = Text(self._sign("━", "#") * filled, style=colour)
-        meter.append(self._sign("─", "-") * (METER_CELLS - filled), style="dim")
-        return meter.append(f" {level:4.0f} dBFS" if level > QUIETEST_DBFS else "  quiet    ", style="dim")
+        line.append(self._sign("━", "#") * filled, style=colour)
+        line.append(self._sign("─", "-") * (METER_CELLS - filled), style="dim")
+        line.append(f" {level:4.0f} dBFS" if level > QUIETEST_DBFS else "     quiet", style="dim")
 
-    def _conversation(self, width: int) -> Text:
+    def _conversation(self, inner: int) -> list[Line]:
         """The newest lines, as many as the terminal holds."""
         room = max(3, self.console.height - FIXED_LINES - 1)
-        lines: list[Text] = []
+        lines: list[Line] = []
         for entry in reversed(self.scene.entries):
             if len(lines) >= room:
                 break
-            lines[:0] = self._lines(entry, width)
-        return Text("\n").join(lines[-room:]) if lines else Text("Nothing has been said yet.", style="dim italic")
+            lines[:0] = self._entry_lines(entry, inner)
+        return lines[-room:] or [self._inside(Text("Nothing has been said yet.", style="dim italic"), inner)]
 
-    def _lines(self, entry: Entry, width: int) -> list[Text]:
-        head = Text(f"{self._seconds(entry):6.1f} ", style="dim")
-        head.append(f"{NAMES[entry.kind]:<6}", style=COLOURS[entry.kind])
-        wrapped = self._words(entry).wrap(self.console, max(8, width - len(head)))
-        kept = list(wrapped)[-MOST_LINES_EACH:]
-        for line in kept:
-            line.rstrip()
-        indent = Text(" " * len(head))
-        return [head + kept[0], *(indent + line for line in kept[1:])] if kept else [head]
+    def _entry_lines(self, entry: Entry, inner: int) -> list[Line]:
+        """Laid out once for each change of `entry`: most are the same at the next refresh."""
+        key = (inner, *attrs.astuple(entry))
+        if key not in self._laid_out:
+            if len(self._laid_out) > MOST_LAID_OUT:
+                self._laid_out.clear()
+            head = Text(f"{self._seconds(entry):6.1f} ", style="dim")
+            head.append(f"{NAMES[entry.kind]:<6}", style=COLOURS[entry.kind])
+            room = max(8, inner - len(head))
+            wrapped = list(self._words(entry, room).wrap(self.console, room))
+            kept = wrapped[-MOST_LINES_EACH:] or [Text()]
+            if len(kept) < len(wrapped):
+                kept[0] = Text(self._sign("…", "... "), style="dim") + kept[0]
+            heads = [head, *(Text(" " * len(head)) for _ in kept[1:])]
+            self._laid_out[key] = [self._inside(head + line, inner) for head, line in zip(heads, kept, strict=True)]
+        return self._laid_out[key]
 
-    def _figures(self) -> Group:
-        metrics = self.session.metrics
+    def _figures(self, metrics: SessionMetrics) -> Iterable[Text]:
         latencies = "  ".join(f"{latency_ms:.0f}" for latency_ms in self.scene.latencies_ms)
-        first = Text("latency  ", style="dim").append(f"{latencies} ms" if latencies else "none yet", style="yellow")
+        line = Text("latency ", style="dim").append(f"{latencies} ms" if latencies else "none yet", style="yellow")
         if metrics.average_latency_ms is not None:
-            first.append(f"   mean {metrics.average_latency_ms:.0f} ms", style="dim")
+            line.append(f"   mean {metrics.average_latency_ms:.0f} ms", style="dim")
+        yield line
         counts = {
             "turns": metrics.turn_count,
             "interruptions": metrics.interruption_count,
             "tools": metrics.tool_call_count,
         }
-        lost = {
-            name.replace("_", " "): count for name, count in metrics.dropped.items() if count or name == "underruns"
-        }
-        second = Text(overflow="ellipsis", no_wrap=True)
+        lost = {name: count for name, count in metrics.dropped.items() if count or name == "underruns"}
+        line = Text()
         for name, count in (counts | lost).items():
-            second.append(f"{name.replace('_', ' ')} ", style="dim").append(f"{count}   ", style="bold")
-        return Group(first, second)
+            line.append(f"{name.replace('_', ' ')} ", style="dim").append(f"{count}   ", style="bold")
+        yield line
+
+
+@attrs.frozen(eq=False)
+class Frame:
+    """Lines that are laid out already."""
+
+    lines: list[Line]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterable[Segment]:
+        for line in self.lines:
+            yield from line
+            yield Segment.line()
