@@ -69,37 +69,42 @@ class ResponseArbiter:
     active: bool = False
     asked: bool = False
     """A `response.create` of ours is on its way."""
+    _sent: ResponseCreate | None = None
+    """The request that a refusal would be about: the server's own response may be created before it is refused."""
     _waiting: deque[ResponseCreate] = attrs.Factory(deque)
 
     def request(self, event: ResponseCreate) -> ResponseCreate | None:
         if self.active or self.asked:
             if event.response is UNSET:
-                self._waiting = deque(waiting for waiting in self._waiting if waiting.response is not UNSET)
+                self._drop_plain()
             self._waiting.append(event)
             return None
-        self.asked = True
+        self.asked, self._sent = True, event
         return event
 
     def on_created(self) -> None:
         self.active, self.asked = True, False
 
     def on_done(self) -> ResponseCreate | None:
-        self.active, self.asked = False, False
-        return self._next()
+        self.active, self.asked, self._sent = False, False, None
+        return self.request(self._waiting.popleft()) if self._waiting else None
 
     def on_collision(self) -> None:
         """The server had begun a response of its own, and refused ours: ask again after it."""
-        if self.asked:
-            self._waiting.append(ResponseCreate())
-        self.active, self.asked = True, False
+        if self._sent is not None:
+            if self._sent.response is UNSET:
+                self._drop_plain()
+            self._waiting.appendleft(self._sent)
+        self.active, self.asked, self._sent = True, False, None
 
     def drop_waiting(self) -> None:
         """The user interrupted: what was going to be said is no longer wanted."""
         self._waiting.clear()
+        self._sent = None
 
     def on_connection_lost(self) -> None:
         self.active, self.asked = False, False
-        self._waiting.clear()
+        self.drop_waiting()
 
-    def _next(self) -> ResponseCreate | None:
-        return self.request(self._waiting.popleft()) if self._waiting else None
+    def _drop_plain(self) -> None:
+        self._waiting = deque(waiting for waiting in self._waiting if waiting.response is not UNSET)
