@@ -6,6 +6,7 @@ invariant: an assistant's words that nobody heard are not in `heard_text`, and w
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import attrs
@@ -13,20 +14,24 @@ import attrs
 from trio_voice.protocol import server_events as on
 from trio_voice.protocol.items import Item
 
+_UNSPACED = re.compile("[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u3000-\u30ff\u3400-\u9fff\uff00-\uffef]")
+"""Thai, Lao, Tibetan, Burmese, Khmer, Japanese and Chinese: a cut at spaces would lose the whole sentence."""
+
 
 def cut_at_share(text: str, share: float) -> str:
     """The whole words within the first `share` (0..1) of `text`.
 
     An estimate: it takes words to be spoken at an even pace, by their letters. A word cut in the middle counts as
-    not heard.
+    not heard; where a script sets no spaces between words, each letter stands for itself.
     """
     if share >= 1:
         return text
-    cut = int(len(text) * max(0.0, share))
+    cut = min(int(len(text) * max(0.0, share)), len(text) - 1)
     if cut <= 0:
         return ""
-    if not text[cut : cut + 1].isspace():
-        cut = max(text.rfind(" ", 0, cut), 0)
+    if not text[cut].isspace() and not _UNSPACED.match(text[cut]):
+        while cut and not text[cut - 1].isspace() and not _UNSPACED.match(text[cut - 1]):
+            cut -= 1
     return text[:cut].rstrip()
 
 
