@@ -104,7 +104,7 @@ class PiperVoice:
             self._cache.move_to_end(key)
             return self._cache[key]
         sound = self._run(spoken_form(clause), speed, stop)
-        if stop.is_set or not len(sound):
+        if not len(sound):
             return np.empty(0, np.int16)
         pause_ms = SENTENCE_PAUSE_MS if ends_sentence(clause) else CLAUSE_PAUSE_MS
         samples = resample(_int16(sound), self._rate_hz, rate_hz)
