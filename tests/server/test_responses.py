@@ -251,6 +251,7 @@ async def test_ids_repeat_with_the_seed(autojump_clock: MockClock) -> None:
         settings = ServerSettings(rng=random.Random(7), wall_clock=lambda: 0.0)
         async with connected(ScriptedBrain([Say("same")]), settings) as client:
             await client.ask()
+            await client.next("rate_limits.updated")
             return client.events
 
     first, second = await run(), await run()

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 MS_PER_CHARACTER = 60
 """How long a clause sounds when its duration is not given: a brisk reader."""
 MAX_MARKED_TURN = 126
+SILENT = np.zeros(0, np.int16)
 
 
 @attrs.frozen
@@ -61,8 +62,8 @@ Reply: TypeAlias = Step | Sequence[Step]
 
 def marked_samples(turn: int, count: int, start: int = 0) -> Samples:
     """`count` samples that know their turn (0..126, then around) and position modulo 256; none is zero."""
-    positions = np.arange(start, start + count) % 256
-    marked: Samples = ((turn % (MAX_MARKED_TURN + 1) + 1) * 256 + positions).astype(np.int16)
+    pattern = np.arange(start, start + 256) % 256 + (turn % (MAX_MARKED_TURN + 1) + 1) * 256
+    marked: Samples = np.resize(pattern.astype(np.int16), count)
     return marked
 
 
@@ -152,7 +153,8 @@ class ScriptedBrain:
             match step:
                 case Say():
                     await trio.sleep(self._chunk_delay_ms / 1000)
-                    samples = _samples(step, turn, position, request.rate_hz)
+                    spoken = request.modalities != ["text"]
+                    samples = _samples(step, turn, position, request.rate_hz) if spoken else SILENT
                     position += len(samples)
                     await writer.speak(step.text, samples)
                 case Call():
