@@ -36,14 +36,15 @@ class ConnectTime:
 
 
 def import_times(runs: int) -> list[ImportTime]:
-    """Alternately, after one run of each that fills the caches."""
+    """Alternately, after one run of each that fills the caches and does not count, unless it is the only one."""
     taken: dict[str, list[float]] = {package: [] for package in IMPORTS}
-    for _ in range(runs + 1):
+    for _ in range(runs + 1 if runs > 1 else 1):
         for package, runs_ms in taken.items():
             code = f"import time; t = time.perf_counter(); import {package}; print((time.perf_counter() - t) * 1000)"
             done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
             runs_ms.append(float(done.stdout))
-    return [ImportTime(package, statistics.median(times[1:]), times[1:]) for package, times in taken.items()]
+    counted = {package: times[-runs:] for package, times in taken.items()}
+    return [ImportTime(package, statistics.median(times), times) for package, times in counted.items()]
 
 
 def connect_times(rounds: int, count: int) -> list[ConnectTime]:
