@@ -293,7 +293,7 @@ class _Fold:
         if rebase and not 0.0 <= at_s - position_s <= LATE_S:
             position_s = self.clamp(at_s - USUAL_DELAY_S)
             self._origin_s = position_s - audio_ms / 1000
-        return position_s
+        return self.clamp(position_s)
 
     def caller_spans(self) -> list[CallerSpan]:
         """Each stretch of speech takes the words of the next item of the user that came after it began.

@@ -51,7 +51,7 @@ def ellipsised(text: str, width_px: float, size_px: float) -> str:
 
 
 def wrapped(text: str, width_px: float, size_px: float, *, max_lines: int) -> list[str]:
-    """`text` in at most `max_lines` lines; what does not fit ends in an ellipsis."""
+    """`text` in at most `max_lines` lines; what does not fit ends in an ellipsis, if that fits."""
     words = text.split()
     lines: list[str] = []
     while words and len(lines) < max_lines - 1:

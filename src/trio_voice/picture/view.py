@@ -35,7 +35,7 @@ FIXED_LINES = 9
 MOST_LINES_EACH = 3
 """Of one utterance in the running transcript."""
 
-MOST_NARROW = 40
+MOST_NARROW = 30
 MOST_LAID_OUT = 500
 PLAIN_ROOM = 150
 """How long a plain line's tool call may be, in letters."""
