@@ -6,10 +6,12 @@ annotations, so the two cannot disagree.
 
 from __future__ import annotations
 
+import copy
 import inspect
 import re
 import typing
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any, Literal, overload
 
 import attrs
@@ -121,8 +123,12 @@ def _arguments_type(function: Callable[..., Any], tool_name: str, described: dic
         annotation = hints[parameter.name]
         if parameter.name in described:
             annotation = Annotated[annotation, msgspec.Meta(description=described[parameter.name])]
-        field = (parameter.name, annotation)
-        fields.append(field if parameter.default is parameter.empty else (*field, parameter.default))
+        default = parameter.default
+        if isinstance(default, list | dict | set | bytearray):
+            default = msgspec.field(default_factory=partial(copy.deepcopy, default))
+        fields.append(
+            (parameter.name, annotation) if default is parameter.empty else (parameter.name, annotation, default)
+        )
     return msgspec.defstruct(f"{tool_name}_arguments", fields, kw_only=True, forbid_unknown_fields=True)
 
 
