@@ -233,7 +233,7 @@ class DropOldest(Generic[T]):
         self.dropped = 0
 
     def send_nowait(self, item: T) -> None:
-        """Never waits and never fails for want of room; while nobody listens, the newest are kept for who comes next."""
+        """Never waits and never fails for want of room; while nobody listens the newest are kept for the next."""
         try:
             self._send.send_nowait(item)
         except trio.WouldBlock:
