@@ -51,8 +51,11 @@ class _Executor:
     threads: trio.CapacityLimiter
     running: dict[str, tuple[int, trio.CancelScope]] = attrs.Factory(dict)
     """By call id: the turn that called, and the scope to cancel, for tools whose policy it is."""
+    cancelled_turn: int = 0
+    """Turns at or below it were interrupted: a call of theirs whose task has yet to run must not begin."""
 
     def cancel(self, turn: int) -> None:
+        self.cancelled_turn = max(self.cancelled_turn, turn)
         for called_in, scope in self.running.values():
             if called_in <= turn:
                 scope.cancel()
@@ -64,19 +67,25 @@ class _Executor:
         failure: str | None = None
         value: Any = None
         function = self.tools.get(call.tool)
-        if function is None:
+        may_cancel = function is not None and function.on_interrupt == "cancel" and function.is_async
+        if may_cancel and call.turn <= self.cancelled_turn:
+            failure = "cancelled: the user interrupted"
+        elif function is None:
             failure = f"there is no tool {call.tool!r}; there are: {', '.join(sorted(self.tools)) or 'none'}"
         else:
             with trio.move_on_after(function.timeout_s) as timeout, trio.CancelScope() as interrupted:
-                if function.on_interrupt == "cancel":
+                if may_cancel:
                     self.running[call.call_id] = (call.turn, interrupted)
                 try:
-                    value = await self._invoke(function, call.arguments)
+                    keywords = function.arguments(call.arguments)
                 except (msgspec.ValidationError, msgspec.DecodeError) as error:
                     failure = f"the arguments do not fit: {error}"
-                except Exception as error:
-                    log.exception("tool.failed", tool=call.tool, call_id=call.call_id)
-                    failure = f"the tool failed: {type(error).__name__}: {error}"
+                else:
+                    try:
+                        value = await self._invoke(function, keywords)
+                    except Exception as error:
+                        log.exception("tool.failed", tool=call.tool, call_id=call.call_id)
+                        failure = f"the tool failed: {type(error).__name__}: {error}"
             self.running.pop(call.call_id, None)
             if timeout.cancelled_caught:
                 failure = f"the tool took longer than {function.timeout_s:g} s"
@@ -88,8 +97,7 @@ class _Executor:
             ToolResult(call.turn, call.call_id, call.tool, output, failure is not None, duration_ms)
         )
 
-    async def _invoke(self, function: FunctionTool, arguments: str) -> Any:
-        keywords = function.arguments(arguments)
+    async def _invoke(self, function: FunctionTool, keywords: dict[str, Any]) -> Any:
         if function.is_async:
             return await function.function(**keywords)
         return await trio.to_thread.run_sync(
@@ -102,8 +110,9 @@ def _as_text(value: Any) -> str:
     if not isinstance(value, str):
         try:
             value = msgspec.json.encode(value).decode()
-        except (TypeError, ValueError, RecursionError, OverflowError) as error:
-            value = msgspec.json.encode({"error": f"the result cannot be put into JSON: {error}"}).decode()
+        except Exception as error:  # a result may be any object: its own code runs here
+            value = msgspec.json.encode({"error": f"the result cannot be put into JSON: {error!r}"}).decode()
     if len(value) > MAX_OUTPUT_CHARS:
         value = value[:MAX_OUTPUT_CHARS] + " … (cut: the result was too long)"
-    return str(value)
+    # Half a surrogate pair is no text: it would break the connection's encoder.
+    return str(value).encode("utf-8", "replace").decode()
