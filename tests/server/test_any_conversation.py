@@ -103,7 +103,9 @@ def check(events: list[Event]) -> None:
         elif type_ == "input_audio_buffer.speech_stopped":
             assert speaking == event["item_id"]
             speaking = None
-        elif type_ in ("input_audio_buffer.cleared", "input_audio_buffer.committed", "session.updated"):
+        elif type_ in ("input_audio_buffer.cleared", "input_audio_buffer.committed"):
+            speaking = None
+        elif type_ == "session.updated" and event["session"]["audio"]["input"]["turn_detection"] is None:
             speaking = None
     assert under_way == {}
     added = Counter(e["item"]["id"] for e in events if e["type"] == "conversation.item.added")

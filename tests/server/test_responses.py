@@ -102,6 +102,7 @@ async def test_cancelling_ends_a_response_at_once_and_in_order(autojump_clock: M
         assert done["status"] == "cancelled"
         assert done["status_details"] == {"type": "cancelled", "reason": "client_cancelled"}
         assert done["output"][0]["status"] == "incomplete"
+        await client.next("rate_limits.updated")
         assert collapsed(client.types())[-8:] == [
             "deltas",
             "response.output_audio.done",
