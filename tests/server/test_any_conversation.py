@@ -64,6 +64,11 @@ async def act(client: RealtimeClient, action: str, number: int) -> None:
             await client.send("session.update", session=session)
 
 
+def turned_off(event: Event) -> bool:
+    """Whether there is no turn detection from this event on."""
+    return event["type"] == "session.updated" and event["session"]["audio"]["input"]["turn_detection"] is None
+
+
 def check(events: list[Event]) -> None:
     """The rules of the protocol that hold in every conversation."""
     assert max(Counter(event["event_id"] for event in events).values()) == 1
@@ -103,9 +108,7 @@ def check(events: list[Event]) -> None:
         elif type_ == "input_audio_buffer.speech_stopped":
             assert speaking == event["item_id"]
             speaking = None
-        elif type_ in ("input_audio_buffer.cleared", "input_audio_buffer.committed"):
-            speaking = None
-        elif type_ == "session.updated" and event["session"]["audio"]["input"]["turn_detection"] is None:
+        elif type_ in ("input_audio_buffer.cleared", "input_audio_buffer.committed") or turned_off(event):
             speaking = None
     assert under_way == {}
     added = Counter(e["item"]["id"] for e in events if e["type"] == "conversation.item.added")

@@ -156,6 +156,8 @@ async def test_a_call_cut_off_ends_with_its_arguments_so_far(autojump_clock: Moc
         assert arguments.startswith(item["arguments"])
         [end] = client.of("response.function_call_arguments.done")
         assert end["arguments"] == item["arguments"] != arguments
+        await client.quiesce()
+        assert len(client.of("response.done")) == 1
 
 
 async def test_the_token_limit_cuts_speech_too(autojump_clock: MockClock) -> None:
