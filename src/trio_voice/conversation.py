@@ -145,6 +145,8 @@ class _Conductor:
     user_speaking: bool = False
     speech_started_ms: int = 0
     respond_on_commit: bool = False
+    calls_taken: set[str] = attrs.Factory(set)
+    """Every call id ever run: a side effect must not happen twice, whatever the server repeats."""
     calls_running: dict[str, int] = attrs.Factory(dict)
     """By call id, the turn that called."""
     answer_owed: bool = False
@@ -241,12 +243,12 @@ class _Conductor:
     def _server_event(self, turn: int | None, event: object) -> None:
         if self.fan_out.wants_protocol:
             self._emit(events.ServerEventReceived(at=self._now, event=event))  # type: ignore[arg-type]
+        if turn is not None:
+            self._notice(turn, event)
         if isinstance(event, on.ResponseOutputAudioDelta):  # first: by far the most frequent
             if turn is not None and turn > self.floor and self.fan_out.wants_audio:
                 self._emit(events.ResponseAudio(at=self._now, turn=turn, item_id=event.item_id, pcm=event.delta))
             return
-        if turn is not None:
-            self._notice(turn, event)
         entry = self.view.history.apply(event)
         if entry is not None and entry.kind == "message":
             self.view.tracker.item_seen(entry.item_id, self._now)
@@ -350,9 +352,10 @@ class _Conductor:
             self.complete_items.add(item.id)
         if item.type != "function_call" or item.status in ("incomplete", "in_progress") or not item.call_id:
             return
-        if item.call_id in self.calls_running:
+        if item.call_id in self.calls_taken:
             return
         turn = turn or 0
+        self.calls_taken.add(item.call_id)
         self.calls_running[item.call_id] = turn
         call = RunTool(turn, item.call_id, item.name or "", item.arguments or "{}")
         if turn <= self.floor:

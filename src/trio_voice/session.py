@@ -87,6 +87,7 @@ class RealtimeSession:
         self._waiting: set[Command] = set()
         self._lifetime: AbstractAsyncContextManager[None] | None = None
         self._ended_at: float | None = None
+        self._ended = trio.Event()
 
     # --- the topology -----------------------------------------------------------------------------
 
@@ -188,8 +189,10 @@ class RealtimeSession:
 
     async def disconnect(self) -> None:
         """End the session; the body of `async with` goes on. Takes at most about a second, whatever the peer does."""
+        if self._lifetime is None:
+            raise SessionEnded("disconnect() needs a running session: call it inside `async with`")
         self._actors.cancel()
-        await trio.lowlevel.checkpoint()
+        await self._ended.wait()
 
     def _end(self) -> None:
         """Once, however the session ends: the last event, and the end of every stream of events."""
@@ -201,6 +204,7 @@ class RealtimeSession:
         for command in self._waiting:
             command.lost = True
             command.done.set()
+        self._ended.set()
         log.info("session.disconnected", session=self._view.session_id)
 
     # --- what it tells ----------------------------------------------------------------------------
