@@ -1,4 +1,4 @@
-"""Run the benchmarks, print a table, write `results.json`: `scripts/bench [--quick] [--only NAME] [--out DIR]`."""
+"""Run the benchmarks, print tables, write `results.json`: `scripts/bench --help`."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ MEANINGS = {
 }
 
 
-def run_downlink(console: Console, quick: bool) -> dict[str, Any]:
-    plan = downlink.QUICK if quick else downlink.Plan()
+def run_downlink(console: Console, quick: bool, realtime: bool) -> dict[str, Any]:
+    plan = attrs.evolve(downlink.QUICK if quick else downlink.Plan(), realtime=realtime)
     with console.status("downlink") as status:
         results = downlink.summarise(downlink.measure(plan, status.update))
     table = Table(
@@ -51,7 +51,7 @@ def run_downlink(console: Console, quick: bool) -> dict[str, Any]:
     return {"plan": attrs.asdict(plan), "variants": {result.variant: attrs.asdict(result) for result in results}}
 
 
-def run_imports(console: Console, quick: bool) -> dict[str, Any]:
+def run_imports(console: Console, quick: bool, realtime: bool) -> dict[str, Any]:
     with console.status("import"):
         results = starting.import_times(1 if quick else 5)
     table = Table("import", title="Import, in a new process", title_justify="left")
@@ -62,7 +62,7 @@ def run_imports(console: Console, quick: bool) -> dict[str, Any]:
     return {result.package: attrs.asdict(result) for result in results}
 
 
-def run_connects(console: Console, quick: bool) -> dict[str, Any]:
+def run_connects(console: Console, quick: bool, realtime: bool) -> dict[str, Any]:
     with console.status("connect"):
         results = starting.connect_times(1 if quick else 3, 3 if quick else 20)
     table = Table("connect", title="Connect on loopback, until the server has the configuration", title_justify="left")
@@ -80,6 +80,7 @@ BENCHMARKS = {"downlink": run_downlink, "import": run_imports, "connect": run_co
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--quick", is_flag=True, help="A few events: shows that it works; its figures say nothing.")
+@click.option("--realtime", is_flag=True, help="Measure before all other processes (downlink; needs root).")
 @click.option("--only", type=click.Choice(list(BENCHMARKS)), help="Run this one alone.")
 @click.option(
     "--out",
@@ -88,7 +89,7 @@ BENCHMARKS = {"downlink": run_downlink, "import": run_imports, "connect": run_co
     show_default=True,
     help="Where results.json goes.",
 )
-def main(quick: bool, only: str | None, out: Path) -> None:
+def main(quick: bool, realtime: bool, only: str | None, out: Path) -> None:
     """Measure trio-voice on this machine, on loopback. About three minutes; leave the machine alone meanwhile."""
     require_one_clock()
     console = Console()
@@ -102,7 +103,7 @@ def main(quick: bool, only: str | None, out: Path) -> None:
     }
     for name, run in BENCHMARKS.items():
         if only in (None, name):
-            results[name] = run(console, quick)
+            results[name] = run(console, quick, realtime)
     results["load"] = {
         "average_before": load_before,
         "average_after": machine.load_average(),

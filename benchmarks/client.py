@@ -11,7 +11,7 @@ import importlib
 import json
 import time
 
-from benchmarks.machine import pin
+from benchmarks.machine import pin, run_first
 from benchmarks.stamps import Arrivals
 
 VARIANTS = {
@@ -23,10 +23,10 @@ VARIANTS = {
 }
 
 
-def measure(variant: str, url: str, warm_up: int, count: int) -> dict[str, object]:
+def measure(variant: str, url: str, warm_up: int, count: int, *, realtime: bool) -> dict[str, object]:
     module, function = VARIANTS[variant].split(":")
     listen = getattr(importlib.import_module(module), function)
-    arrivals = Arrivals(warm_up, count)
+    arrivals = Arrivals(warm_up, count, when_warm=run_first) if realtime else Arrivals(warm_up, count)
     if variant == "floor":
         asyncio.run(listen(url, arrivals.take))
     else:
@@ -79,9 +79,11 @@ if __name__ == "__main__":
     options.add_argument("--count", type=int, required=True)
     options.add_argument("--core", type=int)
     options.add_argument("--connect", action="store_true")
+    options.add_argument("--realtime", action="store_true")
     chosen = options.parse_args()
     pin(chosen.core)
     if chosen.connect:
         print(json.dumps(connect(chosen.variant, chosen.url, chosen.count)))
     else:
-        print(json.dumps(measure(chosen.variant, chosen.url, chosen.warm_up, chosen.count)))
+        measured = measure(chosen.variant, chosen.url, chosen.warm_up, chosen.count, realtime=chosen.realtime)
+        print(json.dumps(measured))

@@ -30,9 +30,12 @@ class Plan:
     count: int = 200
     interval_ms: int = 20
     """Between two events: long enough that none waits for the one before."""
+    realtime: bool = False
+    """Both sides run before all other processes, once warm."""
 
     def url(self, base: str) -> str:
-        return f"{base}?warm_up={self.warm_up}&count={self.count}&interval_ms={self.interval_ms}"
+        pace = f"warm_up={self.warm_up}&count={self.count}&interval_ms={self.interval_ms}"
+        return f"{base}?{pace}&realtime={self.realtime:d}"
 
     @property
     def timeout_s(self) -> float:
@@ -82,7 +85,12 @@ def measure(plan: Plan, progress: Callable[[str], None] = lambda _: None) -> dic
             for variant in order:
                 progress(f"downlink: round {number + 1} of {plan.rounds}, {variant}")
                 measured = processes.client(
-                    variant, plan.url(base), count=plan.count, warm_up=plan.warm_up, timeout_s=plan.timeout_s
+                    variant,
+                    plan.url(base),
+                    count=plan.count,
+                    warm_up=plan.warm_up,
+                    realtime=plan.realtime,
+                    timeout_s=plan.timeout_s,
                 )
                 rounds[variant].append(Round(measured["latencies_us"], measured["cpu_us_per_event"]))
             order = order[1:] + order[:1]

@@ -17,7 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from websockets.asyncio.server import ServerConnection, serve
 
-from benchmarks.machine import pin
+from benchmarks.machine import pin, run_first
 from benchmarks.stamps import stamped_base64
 
 RESPONSE_ID = "resp_benchmark"
@@ -63,6 +63,8 @@ async def _converse(socket: ServerConnection) -> None:
             break
     updated = {"type": "session.updated", "event_id": "event_1", "session": {"type": "realtime", "id": "sess"}}
     await socket.send(json.dumps(updated))
+    if asked.get("realtime"):
+        run_first()
     if asked["count"]:
         await _speak(socket, asked["warm_up"] + asked["count"], asked["interval_ms"] / 1000)
     await socket.wait_closed()

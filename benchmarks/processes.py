@@ -30,14 +30,24 @@ def paced_server() -> Iterator[str]:
             process.communicate(timeout=START_TIMEOUT_S)  # the end of its input ends it
 
 
-def client(variant: str, url: str, *, count: int, warm_up: int = 0, connect: bool = False, timeout_s: float) -> Any:
+def client(
+    variant: str,
+    url: str,
+    *,
+    count: int,
+    timeout_s: float,
+    warm_up: int = 0,
+    connect: bool = False,
+    realtime: bool = False,
+) -> Any:
     """Run one round of `variant` in a new process; returns what it measured.
 
     Raises: `RuntimeError` with its output if it fails.
     """
     _, core = cores()
     command = [sys.executable, "-m", "benchmarks.client", variant, url, "--count", str(count)]
-    command += ["--warm-up", str(warm_up), *_pinned(core), *(["--connect"] if connect else [])]
+    command += ["--warm-up", str(warm_up), *_pinned(core)]
+    command += [option for option, wanted in (("--connect", connect), ("--realtime", realtime)) if wanted]
     done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
     if done.returncode:
         raise RuntimeError(f"{variant} failed (exit {done.returncode}):\n{done.stderr}")

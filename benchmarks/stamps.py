@@ -32,9 +32,10 @@ def stamped_base64() -> bytes:
 class Arrivals:
     """Notes how long each piece of sound took, and the CPU time of the process over the pieces that count."""
 
-    def __init__(self, warm_up: int, count: int) -> None:
+    def __init__(self, warm_up: int, count: int, *, when_warm: Callable[[], None] = lambda: None) -> None:
         self._warm_up = warm_up
         self._last = warm_up + count
+        self._when_warm = when_warm
         self._seen = 0
         self._cpu_began_ns = 0
         self.latencies_us: list[float] = []
@@ -56,6 +57,7 @@ class Arrivals:
                 self.cpu_us_per_event = spent_ns / 1000 / (self._last - self._warm_up)
                 return True
         elif self._seen == self._warm_up:
+            self._when_warm()
             self._cpu_began_ns = time.process_time_ns()
         return False
 
