@@ -5,8 +5,7 @@ from typing import TypeAlias
 
 import numpy as np
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
+from hypothesis import example, given, strategies as st
 
 from trio_voice.audio import AudioFormat, samples_of
 from trio_voice.playback_buffer import BufferStatistics, Insertion, PlaybackBuffer
@@ -292,7 +291,7 @@ def test_running_dry_between_two_blocks_is_an_underrun() -> None:
     assert buffer.statistics.underruns == 1
 
 
-def test_a_retired_turn_is_out_of_the_account() -> None:
+def test_a_retired_turn_is_out_of_the_account_for_good() -> None:
     buffer = buffer_of()
     for turn in (1, 2):
         buffer.insert(turn, f"item {turn}", 0, marked(turn, 40))
@@ -301,3 +300,4 @@ def test_a_retired_turn_is_out_of_the_account() -> None:
     buffer.retire(1)
     (position,) = buffer.positions(0)
     assert (position.turn, position.heard_ms) == (2, EIGHT_KHZ.ms_of_samples(10))
+    assert buffer.insert(1, "item 1", 0, marked(1, 40)) is Insertion.STALE

@@ -197,7 +197,11 @@ class PlaybackBuffer:
         )  # fmt: skip
 
     def retire(self, turn: int) -> None:
-        """Drop the account of `turn` and every earlier one: its positions have been reported for the last time."""
+        """Drop the account of `turn` and every earlier one: its positions have been reported for the last time.
+
+        Sound of it that still comes would be outside every account, and nothing could interrupt it: it is refused.
+        """
+        self._floor = max(self._floor, turn)
         self._tracks = {key: track for key, track in self._tracks.items() if track.turn > turn}
 
     def is_finished(self, turn: int, unheard_samples: int) -> bool:
