@@ -7,6 +7,7 @@ closes within a second whatever the peer does. Every failure comes out as one `W
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections.abc import Sequence
 from urllib.parse import urlsplit
@@ -25,7 +26,9 @@ MESSAGE_QUEUE = 64
 MAX_MESSAGE_BYTES = 24 * 1024 * 1024
 """A retrieved minute of audio is about 3.8 MB; the codec has a smaller limit of its own, which loses no connection."""
 CLOSE_TIMEOUT_S = 1.0
+HEAD_BYTES = 4096
 
+_REFUSAL = re.compile(rb"HTTP/1\.\d ([345]\d\d)")
 _FATAL_STATUS = {400, 401, 403, 404}
 _FATAL_CLOSE = {1002, 1003, 1007, 1008, 1010, 4000}
 _STATUS_ADVICE = {
@@ -44,6 +47,8 @@ class _WatchedStream(trio.abc.Stream):
         self._inner = inner
         self.last_received_at = trio.current_time()
         self.ended = trio.Event()
+        self.head = b""
+        """The first bytes that came: a peer that refuses the handshake and hangs up has said why."""
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         try:
@@ -52,6 +57,7 @@ class _WatchedStream(trio.abc.Stream):
             self.ended.set()
             raise
         self.last_received_at = trio.current_time()
+        self.head = self.head or bytes(received[:HEAD_BYTES])
         if not received:
             self.ended.set()
         return received
@@ -133,19 +139,25 @@ async def run(
         )
     refusals: list[BaseException] = []
     try:
-        async with trio.open_nursery() as pump:
-            with trio.move_on_after(connect_timeout_s) as shaking_hands:
-                pump.start_soon(_cancel_at_end, watched, shaking_hands)
-                connection = await _shake_hands(pump, watched, address)
-            if shaking_hands.cancelled_caught:
-                raise WireLost(_handshake_failure(address, watched, connect_timeout_s), retryable=True)
+        async with trio.open_nursery() as nursery:
+            pumping = trio.CancelScope(shield=True)
+            hand_over, handed_over = trio.open_memory_channel[trio.Nursery](1)
+            nursery.start_soon(_keep_pumping, pumping, hand_over)
             try:
-                task_status.started(Wire(connection, watched))
-                await trio.sleep_forever()
+                with trio.move_on_after(connect_timeout_s) as shaking_hands:
+                    nursery.start_soon(_cancel_at_end, watched, shaking_hands)
+                    connection = await _shake_hands(await handed_over.receive(), watched, address)
+                if shaking_hands.cancelled_caught:
+                    raise _no_handshake(address, watched, connect_timeout_s)
+                try:
+                    task_status.started(Wire(connection, watched))
+                    await trio.sleep_forever()
+                finally:
+                    with trio.move_on_after(CLOSE_TIMEOUT_S, shield=True):
+                        await connection.aclose()
             finally:
-                with trio.move_on_after(CLOSE_TIMEOUT_S, shield=True):
-                    await connection.aclose()
-                pump.cancel_scope.cancel()
+                pumping.cancel()
+                nursery.cancel_scope.cancel()
     except* WireLost as group:
         refusals.extend(group.exceptions)
     except* trio_websocket.HandshakeError as group:
@@ -153,7 +165,16 @@ async def run(
     finally:
         await trio.aclose_forcefully(watched)
     if refusals:
-        raise _refused(address, refusals[0])
+        raise _refused(address, _innermost(refusals[0]))
+
+
+async def _keep_pumping(scope: trio.CancelScope, hand_over: trio.MemorySendChannel[trio.Nursery]) -> None:
+    """The nursery of the library's reader. Shielded: cancelled from outside, it would not read the peer's answer to
+    our Close, and every leaving would take the whole second."""
+    with scope:
+        async with trio.open_nursery() as pump:
+            hand_over.send_nowait(pump)
+            await trio.sleep_forever()
 
 
 async def _shake_hands(
@@ -185,7 +206,11 @@ async def _connect(address: Address) -> trio.abc.Stream:
         stream = await trio.open_ssl_over_tcp_stream(
             parts.hostname, port, https_compatible=True, ssl_context=address.ssl_context
         )
-        await stream.do_handshake()
+        try:
+            await stream.do_handshake()
+        except BaseException:
+            await trio.aclose_forcefully(stream)
+            raise
     except OSError as error:
         reason = f"could not connect to {parts.hostname}:{port} ({error}); is the server running there?"
         raise WireLost(reason, retryable=True) from error
@@ -206,24 +231,35 @@ async def _cancel_at_end(stream: _WatchedStream, scope: trio.CancelScope) -> Non
     scope.cancel()
 
 
-def _handshake_failure(address: Address, stream: _WatchedStream, timeout_s: float) -> str:
+def _no_handshake(address: Address, stream: _WatchedStream, timeout_s: float) -> WireLost:
+    if refusal := _REFUSAL.match(stream.head):
+        return _rejected(address, int(refusal[1]), stream.head.partition(b"\r\n\r\n")[2])
     if stream.ended.is_set():
-        return f"{address.url} hung up during the handshake; does it speak WebSocket?"
-    return f"{address.url} accepted the connection but no handshake within {timeout_s:g} s"
+        return WireLost(f"{address.url} hung up during the handshake; does it speak WebSocket?", retryable=True)
+    return WireLost(f"{address.url} accepted the connection but no handshake within {timeout_s:g} s", retryable=True)
+
+
+def _innermost(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def _refused(address: Address, error: BaseException) -> WireLost:
     if isinstance(error, WireLost):
         return error
     if isinstance(error, trio_websocket.ConnectionRejected):
-        status = error.status_code
-        advice = _STATUS_ADVICE.get(status, "the server refused the connection")
-        body = (error.body or b"").decode("utf-8", "replace").strip()[:200]
-        return WireLost(
-            f"{address.url} answered {status}: {advice}" + (f" (it said: {body})" if body else ""),
-            retryable=status not in _FATAL_STATUS,
-        )
+        return _rejected(address, error.status_code, error.body or b"")
     return WireLost(f"{address.url}: the handshake failed ({error!r})", retryable=True)
+
+
+def _rejected(address: Address, status: int, body: bytes) -> WireLost:
+    advice = _STATUS_ADVICE.get(status, "the server refused the connection")
+    said = body.decode("utf-8", "replace").strip()[:200]
+    return WireLost(
+        f"{address.url} answered {status}: {advice}" + (f" (it said: {said})" if said else ""),
+        retryable=status not in _FATAL_STATUS,
+    )
 
 
 def _lost(closed: trio_websocket.ConnectionClosed) -> WireLost:
