@@ -55,14 +55,17 @@ class _Gate:
     setting: SetMicrophone = attrs.field(init=False)
     tail_ms: float = 0.0
     commit_due: bool = False
+    frames_over: bool = False
+    """The microphone has ended, as a file does: nobody waits for one more frame."""
 
     def __attrs_post_init__(self) -> None:
         self.setting = SetMicrophone(self.epoch, "closed")
 
     def apply(self, setting: SetMicrophone) -> None:
+        # A closing silence or a commit that is due stays due when the gate is set again before the next frame.
+        self.tail_ms = max(setting.tail_ms, self.tail_ms) if setting.gate == "closed" else 0.0
+        self.commit_due = self.commit_due or setting.commit
         self.setting = setting
-        self.tail_ms = setting.tail_ms
-        self.commit_due = setting.commit
 
 
 async def _send_control(
@@ -82,6 +85,8 @@ async def _send_control(
                     await wire.send(encode(event))
                 case SetMicrophone():
                     gate.apply(item)
+                    if gate.frames_over:
+                        await _commit_if_due(wire, gate)
 
 
 async def _send_frames(
@@ -106,6 +111,13 @@ async def _send_frames(
                     continue
             await wire.send(encode(InputAudioBufferAppend(audio=pcm)))
             statistics.sent_audio_ms += frame_ms
-            if gate.commit_due and gate.tail_ms <= 0:
-                gate.commit_due = False
-                await wire.send(encode(InputAudioBufferCommit()))
+            if gate.tail_ms <= 0:
+                await _commit_if_due(wire, gate)
+    gate.frames_over = True
+    await _commit_if_due(wire, gate)
+
+
+async def _commit_if_due(wire: Wire, gate: _Gate) -> None:
+    if gate.commit_due:
+        gate.commit_due = False
+        await wire.send(encode(InputAudioBufferCommit()))

@@ -1,0 +1,265 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Literal, Union, cast
+
+import attrs
+import msgspec
+import pytest
+import trio
+from hypothesis import given, strategies as st
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from trio_voice import uplink
+from trio_voice.audio import PCM16_24K, Frame
+from trio_voice.channels import Send, SetMicrophone, UplinkItem
+from trio_voice.errors import WireLost
+from trio_voice.protocol import (
+    ClientEvent,
+    ConversationItemDelete,
+    InputAudioBufferAppend,
+    InputAudioBufferCommit,
+    ResponseCancel,
+)
+from trio_voice.protocol.client_events import CLIENT_EVENTS
+from trio_voice.uplink import UplinkStatistics
+from trio_voice.wire import Wire
+
+EPOCH = 3
+FRAME_MS = 20
+FRAME_BYTES = PCM16_24K.bytes_of_ms(FRAME_MS)
+
+
+@attrs.define(eq=False)
+class FakeWire:
+    """Takes text as a socket does, or fails like a lost one."""
+
+    texts: list[str] = attrs.Factory(list)
+    lost: bool = False
+
+    async def send(self, text: str) -> None:
+        await trio.lowlevel.checkpoint()
+        if self.lost:
+            raise WireLost("gone", retryable=True)
+        self.texts.append(text)
+
+    @property
+    def events(self) -> list[ClientEvent]:
+        return [msgspec.json.decode(text, type=Union[CLIENT_EVENTS]) for text in self.texts]  # type: ignore[valid-type]
+
+    @property
+    def marks(self) -> list[str | int]:
+        """What was sent, in short: a frame by the number in it, anything else by its name."""
+        return [
+            event.audio[0] if isinstance(event, InputAudioBufferAppend) else type(event).__name__
+            for event in self.events
+        ]
+
+
+@attrs.define(eq=False)
+class Line:
+    wire: FakeWire
+    control: trio.MemorySendChannel[UplinkItem]
+    frames: trio.MemorySendChannel[Frame]
+    statistics: UplinkStatistics
+    spoken: int = 0
+
+    async def say(self, count: int = 1) -> None:
+        """Give frames 1, 2, 3 ..., each after everything before it has been dealt with."""
+        for _ in range(count):
+            await wait_all_tasks_blocked()
+            self.spoken += 1
+            self.frames.send_nowait(Frame(bytes([self.spoken]) * FRAME_BYTES, 0.0))
+        await wait_all_tasks_blocked()
+
+    async def set(
+        self, gate: Literal["open", "muted", "closed"], tail_ms: int = 0, *, commit: bool = False, epoch: int = EPOCH
+    ) -> None:
+        self.control.send_nowait(SetMicrophone(epoch, gate, tail_ms, commit))
+        await wait_all_tasks_blocked()
+
+
+@asynccontextmanager
+async def line() -> AsyncIterator[Line]:
+    control, control_inbox = trio.open_memory_channel[UplinkItem](100)
+    frames, frames_inbox = trio.open_memory_channel[Frame](100)
+    fake, statistics = FakeWire(), UplinkStatistics()
+    send = partial(uplink.run, input_format=PCM16_24K, statistics=statistics)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(send, cast(Wire, fake), EPOCH, control_inbox, frames_inbox)
+        yield Line(fake, control, frames, statistics)
+        nursery.cancel_scope.cancel()
+
+
+async def test_nothing_is_sent_before_the_gate_opens_then_every_frame() -> None:
+    async with line() as up:
+        await up.say(2)
+        assert up.wire.marks == []
+        await up.set("open")
+        await up.say(3)
+        assert up.wire.marks == [3, 4, 5]
+        assert up.statistics.sent_audio_ms == 3 * FRAME_MS
+
+
+async def test_muted_sends_silence_so_that_the_servers_ear_can_close() -> None:
+    async with line() as up:
+        await up.set("open")
+        await up.say()
+        await up.set("muted")
+        await up.say(2)
+        await up.set("open")
+        await up.say()
+        assert up.wire.marks == [1, 0, 0, 4]
+        silent = up.wire.events[1]
+        assert isinstance(silent, InputAudioBufferAppend)
+        assert silent.audio == bytes(FRAME_BYTES)
+
+
+async def test_closing_sends_its_tail_of_silence_then_nothing() -> None:
+    async with line() as up:
+        await up.set("open")
+        await up.say()
+        await up.set("closed", tail_ms=50)
+        await up.say(5)
+        assert up.wire.marks == [1, 0, 0, 0]
+
+
+async def test_push_to_talk_commits_after_the_frame_under_way() -> None:
+    async with line() as up:
+        await up.set("open")
+        await up.say(2)
+        await up.set("closed", commit=True)
+        await up.say(3)
+        assert up.wire.marks == [1, 2, 3, "InputAudioBufferCommit"]
+
+
+async def test_a_commit_is_not_lost_when_listening_starts_again_at_once() -> None:
+    async with line() as up:
+        await up.set("open")
+        await up.say()
+        await up.set("closed", commit=True)
+        await up.set("open")
+        await up.say(2)
+        assert up.wire.marks == [1, 2, "InputAudioBufferCommit", 3]
+
+
+async def test_a_closing_silence_is_not_cut_short_by_a_mute() -> None:
+    async with line() as up:
+        await up.set("open")
+        await up.say()
+        await up.set("closed", tail_ms=60)
+        await up.say()
+        await up.set("closed")
+        await up.say(5)
+        assert up.wire.marks == [1, 0, 0, 0]
+
+
+@pytest.mark.parametrize("ends_first", [True, False])
+async def test_a_commit_does_not_wait_for_a_microphone_that_has_ended(ends_first: bool) -> None:
+    async with line() as up:
+        await up.set("open")
+        await up.say()
+        if ends_first:
+            up.frames.close()
+            await up.set("closed", commit=True)
+        else:
+            await up.set("closed", commit=True)
+            up.frames.close()
+            await wait_all_tasks_blocked()
+        assert up.wire.marks == [1, "InputAudioBufferCommit"]
+
+
+async def test_what_was_meant_for_another_connection_is_dropped_and_counted() -> None:
+    async with line() as up:
+        for epoch in (EPOCH - 1, EPOCH, EPOCH + 1):
+            up.control.send_nowait(Send(epoch, ConversationItemDelete(item_id=f"of {epoch}")))
+        await up.set("open", epoch=EPOCH - 1)
+        await up.say()
+        assert up.wire.events == [ConversationItemDelete(item_id=f"of {EPOCH}")]
+        assert up.statistics.dropped_control == 3
+
+
+async def test_control_that_waits_goes_before_frames_that_wait() -> None:
+    control, control_inbox = trio.open_memory_channel[UplinkItem](100)
+    frames, frames_inbox = trio.open_memory_channel[Frame](100)
+    fake = FakeWire()
+    for number in range(1, 4):
+        frames.send_nowait(Frame(bytes([number]) * FRAME_BYTES, 0.0))
+    control.send_nowait(Send(EPOCH, ResponseCancel()))
+    control.send_nowait(SetMicrophone(EPOCH, "open"))
+    async with trio.open_nursery() as nursery:
+        send = partial(uplink.run, input_format=PCM16_24K, statistics=UplinkStatistics())
+        nursery.start_soon(send, cast(Wire, fake), EPOCH, control_inbox, frames_inbox)
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert fake.marks[0] == "ResponseCancel"
+
+
+async def test_a_lost_wire_ends_it() -> None:
+    control, control_inbox = trio.open_memory_channel[UplinkItem](1)
+    control.send_nowait(Send(EPOCH, ResponseCancel()))
+    with pytest.raises(ExceptionGroup) as caught:
+        await uplink.run(
+            cast(Wire, FakeWire(lost=True)),
+            EPOCH,
+            control_inbox,
+            None,
+            input_format=PCM16_24K,
+            statistics=UplinkStatistics(),
+        )
+    assert caught.group_contains(WireLost)
+    with pytest.raises(trio.BrokenResourceError):
+        control.send_nowait(Send(EPOCH, ResponseCancel()))
+
+
+steps = st.lists(
+    st.one_of(
+        st.just(("say",)),
+        st.just(("say",)),
+        st.sampled_from([("open",), ("muted",)]),
+        st.tuples(st.just("closed"), st.sampled_from([0, 30, 100]), st.booleans()),
+        st.just(("control",)),
+    ),
+    max_size=25,
+)
+
+
+@given(steps)
+def test_each_control_is_sent_once_each_commit_follows_and_no_frame_while_closed(
+    plan: list[tuple[object, ...]],
+) -> None:
+    async def main() -> None:
+        async with line() as up:
+            await up.set("closed")
+            gate, controls, commits, pending = "closed", 0, 0, False
+            for step in plan:
+                match step:
+                    case ("say",):
+                        await up.say()
+                        tail = up.wire.marks[-2:]
+                        if gate == "open":
+                            assert up.spoken in tail
+                        elif not pending:
+                            assert up.spoken not in tail
+                        pending = pending and "InputAudioBufferCommit" not in tail
+                    case ("control",):
+                        controls += 1
+                        up.control.send_nowait(Send(EPOCH, ResponseCancel()))
+                    case ("closed", int(tail_ms), bool(commit)):
+                        gate = "closed"
+                        commits += commit and not pending
+                        pending = pending or commit
+                        await up.set("closed", tail_ms, commit=commit)
+                    case (str(setting),):
+                        gate = setting
+                        await up.set("open" if setting == "open" else "muted")
+            await up.say(6)
+            events = up.wire.events
+            assert sum(isinstance(event, ResponseCancel) for event in events) == controls
+            assert sum(isinstance(event, InputAudioBufferCommit) for event in events) == commits
+            sent = [mark for mark in up.wire.marks if isinstance(mark, int) and mark]
+            assert sent == sorted(set(sent))
+
+    trio.run(main, clock=MockClock(autojump_threshold=0))
