@@ -4,8 +4,7 @@ from collections import deque
 
 import pytest
 import trio
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_voice.channels import EVENTS_CAPACITY, DropOldest, EventFanOut, EventStream

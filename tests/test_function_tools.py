@@ -8,8 +8,7 @@ from typing import Annotated, Any, Literal
 import attrs
 import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from trio_voice.errors import ConfigError, ToolSchemaError
 from trio_voice.function_tools import FunctionTool, tool

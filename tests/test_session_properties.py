@@ -10,8 +10,7 @@ from typing import Any
 
 import attrs
 import trio
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from trio.testing import MockClock
 
 from kit import call

@@ -20,24 +20,28 @@ Around it: `protocol/` (the Realtime API without I/O), `agent`, `function_tools`
 from __future__ import annotations
 
 from trio_voice.agent import RealtimeAgent as RealtimeAgent
-from trio_voice.audio import AudioFormat as AudioFormat
-from trio_voice.audio import Frame as Frame
-from trio_voice.config import AgentCapability as AgentCapability
-from trio_voice.config import AudioInputConfig as AudioInputConfig
-from trio_voice.config import AudioOutputConfig as AudioOutputConfig
-from trio_voice.config import ConnectionOptions as ConnectionOptions
-from trio_voice.config import ConnectionState as ConnectionState
-from trio_voice.config import SessionState as SessionState
-from trio_voice.errors import ConfigError as ConfigError
-from trio_voice.errors import DeviceError as DeviceError
-from trio_voice.errors import SessionEnded as SessionEnded
-from trio_voice.errors import ToolSchemaError as ToolSchemaError
-from trio_voice.errors import TrioVoiceError as TrioVoiceError
-from trio_voice.errors import WireLost as WireLost
-from trio_voice.function_tools import FunctionTool as FunctionTool
-from trio_voice.function_tools import tool as tool
+from trio_voice.audio import AudioFormat as AudioFormat, Frame as Frame
+from trio_voice.config import (
+    AgentCapability as AgentCapability,
+    AudioInputConfig as AudioInputConfig,
+    AudioOutputConfig as AudioOutputConfig,
+    ConnectionOptions as ConnectionOptions,
+    ConnectionState as ConnectionState,
+    SessionState as SessionState,
+)
+from trio_voice.errors import (
+    ConfigError as ConfigError,
+    DeviceError as DeviceError,
+    SessionEnded as SessionEnded,
+    ToolSchemaError as ToolSchemaError,
+    TrioVoiceError as TrioVoiceError,
+    WireLost as WireLost,
+)
+from trio_voice.function_tools import FunctionTool as FunctionTool, tool as tool
 from trio_voice.session import RealtimeSession as RealtimeSession
-from trio_voice.tracker import ConversationTracker as ConversationTracker
-from trio_voice.tracker import ConversationTurn as ConversationTurn
-from trio_voice.tracker import SessionMetrics as SessionMetrics
-from trio_voice.tracker import TranscriptLine as TranscriptLine
+from trio_voice.tracker import (
+    ConversationTracker as ConversationTracker,
+    ConversationTurn as ConversationTurn,
+    SessionMetrics as SessionMetrics,
+    TranscriptLine as TranscriptLine,
+)

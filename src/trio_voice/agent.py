@@ -5,7 +5,7 @@ Core ring: pure.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 import attrs
@@ -30,6 +30,10 @@ def _as_tools(functions: Sequence[FunctionTool | Callable[..., Any]]) -> tuple[F
     return tuple(given if isinstance(given, FunctionTool) else tool(given) for given in functions)
 
 
+def _as_capabilities(given: Iterable[AgentCapability]) -> frozenset[AgentCapability]:
+    return frozenset(given)
+
+
 @attrs.frozen
 class RealtimeAgent:
     """An agent's part of a conversation.
@@ -50,7 +54,7 @@ class RealtimeAgent:
     speed: float | None = None
     tool_choice: Literal["auto", "none", "required"] = "auto"
     max_output_tokens: int | None = None
-    capabilities: frozenset[AgentCapability] = attrs.field(default=ALL_CAPABILITIES, converter=frozenset)
+    capabilities: frozenset[AgentCapability] = attrs.field(default=ALL_CAPABILITIES, converter=_as_capabilities)
     greets_first: bool = False
     """Speak before the user does."""
 

@@ -28,7 +28,9 @@ OPENAI_MODEL = "gpt-realtime-2.1"
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="trio-voice")
-@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="warning", show_default=True)
+@click.option(
+    "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="warning", show_default=True
+)
 def main(log_level: str) -> None:
     """Voice agents on Trio.
 
@@ -61,7 +63,9 @@ def demo(out: Path, url: str | None) -> None:
 @click.option("--url", help="A Realtime server. Default: OpenAI where a key is given, else a local server.")
 @click.option("--model", help=f"Default at OpenAI: {OPENAI_MODEL}. At Azure: the deployment.")
 @click.option("--api-key", envvar="OPENAI_API_KEY", help="Also from OPENAI_API_KEY.")
-@click.option("--azure", metavar="RESOURCE", help="Azure OpenAI: the name of the resource; needs --model and --api-key.")
+@click.option(
+    "--azure", metavar="RESOURCE", help="Azure OpenAI: the name of the resource; needs --model and --api-key."
+)
 @click.option("--agent", metavar="MODULE:NAME", default="trio_voice.demo.customer_service:AGENT", show_default=True)
 @click.option("--mic", metavar="DEVICE|FILE.wav", help="A microphone by name or number, or a file to be heard.")
 @click.option("--speaker", metavar="DEVICE|FILE.wav", help="A loudspeaker by name or number, or a file to write.")
@@ -104,7 +108,10 @@ def devices(rates: bool) -> None:
     table = Table("number", "name", "microphone", "loudspeaker", *(["rates (Hz)"] if rates else []))
     found = _or_exit(lambda: list_devices(probe_rates=rates))
     for device in found:
-        marks = [_mark(device.input_channels, device.is_default_input), _mark(device.output_channels, device.is_default_output)]
+        marks = [
+            _mark(device.input_channels, device.is_default_input),
+            _mark(device.output_channels, device.is_default_output),
+        ]
         row = [str(device.index), device.name, *marks]
         table.add_row(*row, *([", ".join(map(str, device.rates_hz))] if rates else []))
     console = Console()
@@ -219,7 +226,9 @@ async def _serve(options: dict[str, Any]) -> None:
             )
         )
         print(f"listening {listening.url}", flush=True)
-        print(f"{brain.description}. The engines are loading; who connects is answered when they are there.", flush=True)
+        print(
+            f"{brain.description}. The engines are loading; who connects is answered when they are there.", flush=True
+        )
 
 
 def _load_agent(reference: str) -> RealtimeAgent:

@@ -48,8 +48,8 @@ from trio_voice.protocol import (
     ResponseConfig,
     ResponseCreate,
     SessionUpdate,
+    server_events as on,
 )
-from trio_voice.protocol import server_events as on
 from trio_voice.protocol.codec import RemoteProtocolError
 from trio_voice.protocol.history import History
 from trio_voice.protocol.session_config import SessionConfig

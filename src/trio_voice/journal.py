@@ -19,7 +19,7 @@ async def write(stream: EventStream, path: Path) -> None:
     Sound is left out: a piece of it is written as its length in bytes.
     """
     started_at: float | None = None
-    with path.open("w", encoding="utf-8") as file:  # noqa: ASYNC230 - a line to the page cache takes microseconds
+    with path.open("w", encoding="utf-8") as file:
         async for event in stream:
             started_at = event.at if started_at is None else started_at
             _write(file, event, started_at)
@@ -51,7 +51,7 @@ def _without_sound(value: Any) -> Any:
     if isinstance(value, bytes):
         return f"<{len(value)} bytes>"
     if isinstance(value, msgspec.Struct):
-        return _without_sound({name: item for name, item in msgspec.structs.asdict(value).items()})
+        return _without_sound(msgspec.structs.asdict(value))
     if isinstance(value, dict):
         return {key: _without_sound(item) for key, item in value.items() if item is not msgspec.UNSET}
     if isinstance(value, list | tuple):

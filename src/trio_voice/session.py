@@ -185,7 +185,7 @@ class RealtimeSession:
                 yield
                 await self.disconnect()
         except BaseExceptionGroup as group:
-            raise _only_error(group) from None
+            raise _cause(group) from None
 
     async def disconnect(self) -> None:
         """End the session; the body of `async with` goes on. Takes at most about a second, whatever the peer does."""
@@ -275,6 +275,7 @@ class RealtimeSession:
         if self._buffer_statistics is not None:
             dropped["stale_samples"] = self._buffer_statistics.stale_samples
             dropped["overflow_samples"] = self._buffer_statistics.overflow_samples
+            dropped["underruns"] = self._buffer_statistics.underruns
         return self._view.tracker.metrics(at, dropped)
 
     def summary(self) -> dict[str, Any]:
@@ -361,9 +362,13 @@ class RealtimeSession:
             raise SessionEnded(f"the session ended before {do!r} was carried out")
 
 
-def _only_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The one error in a group of one, however deep; else the group."""
-    error: BaseException = group
+def _cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The one error in a group of one, however deep; else the group.
+
+    An actor whose neighbour has died finds its channel broken: that is a consequence, and is left out.
+    """
+    _, causes = group.split((trio.BrokenResourceError, trio.ClosedResourceError))
+    error: BaseException = causes or group
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return error

@@ -10,6 +10,7 @@ the session with the `WireLost` that says why.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
@@ -65,7 +66,8 @@ async def run(
         await _connection(link, epoch, options, audio_input, stream)
     except* WireLost as group:
         lost = _first(group)
-        link.inbox.send_nowait(LinkDown(epoch, lost.reason))
+        with suppress(trio.BrokenResourceError):  # the conversation may have ended first
+            link.inbox.send_nowait(LinkDown(epoch, lost.reason))
         raise lost from None
     finally:
         link.state = ConnectionState.DISCONNECTED

@@ -6,8 +6,7 @@ from xml.etree import ElementTree
 import attrs
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from picture.told import STARTED_AT, barge_in
 from trio_voice.picture.layout import LONGEST_ROW_S, PLOT_LEFT, PLOT_RIGHT, PLOT_WIDTH, rows_of
@@ -54,7 +53,9 @@ def test_spans_stand_where_their_time_is() -> None:
     assert row.px_per_s == pytest.approx(per_s)
     assert x_extent(question) == pytest.approx((PLOT_LEFT + 1.0 * per_s, PLOT_LEFT + 2.5 * per_s), abs=0.2)
     assert x_extent(answer) == pytest.approx((PLOT_LEFT + 3.5 * per_s, PLOT_LEFT + 5.5 * per_s), abs=0.2)
-    assert x_extent(ghost) == pytest.approx((PLOT_LEFT + 5.5 * per_s, PLOT_LEFT + 8.5 * per_s), abs=0.2)
+    assert x_extent(ghost) == pytest.approx((PLOT_LEFT + 5.5 * per_s, PLOT_LEFT + 7.5 * per_s), abs=0.2), (
+        "until the agent speaks again"
+    )
     assert ghost.attrib["fill"] == "url(#hatch)"
 
 

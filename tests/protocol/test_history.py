@@ -1,11 +1,9 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from trio_voice.protocol import ContentPart, Item
-from trio_voice.protocol import server_events as on
+from trio_voice.protocol import ContentPart, Item, server_events as on
 from trio_voice.protocol.history import History, cut_at_share
 
 words = st.lists(st.text("abcdefghij,.!?é'", min_size=1, max_size=9), max_size=12)

@@ -8,8 +8,7 @@ from typing import Any, get_args
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 from openai_oracle import SERVER_MODELS, examples, missing, validate
 
 from trio_voice import protocol as p

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from trio_voice.audio import PCM16_24K, AudioFormat
 from trio_voice.playback_buffer import ItemPosition, PlaybackBuffer

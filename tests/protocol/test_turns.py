@@ -1,10 +1,8 @@
 from __future__ import annotations
 
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from trio_voice.protocol import Response, ResponseConfig, ResponseCreate
-from trio_voice.protocol import server_events as on
+from trio_voice.protocol import Response, ResponseConfig, ResponseCreate, server_events as on
 from trio_voice.protocol.turns import REMEMBERED_TURNS, ResponseArbiter, TurnNumbers
 
 

@@ -6,8 +6,7 @@ from collections import Counter
 from typing import Any
 
 import trio
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from trio.testing import MockClock
 
 from server.realtime_client import Event, RealtimeClient, base64_of, connected, loud, quiet

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from trio_voice.audio import AudioFormat
 from trio_voice.protocol.items import ContentPart, Item

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from trio_voice.audio import AudioFormat, encode_g711
 from trio_voice.server.brain import VAD_WINDOW_SAMPLES

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 
 import pytest
 import trio
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair
 from trio_websocket import ConnectionRejected, open_websocket_url
 

@@ -63,7 +63,10 @@ def texts() -> dict[str, str]:
 
 
 async def converse(
-    session: RealtimeSession, microphone: ScriptedMicrophone, spoken: list[SpokenLine], script: tuple[Line, ...] = SCRIPT
+    session: RealtimeSession,
+    microphone: ScriptedMicrophone,
+    spoken: list[SpokenLine],
+    script: tuple[Line, ...] = SCRIPT,
 ) -> None:
     """Say every line of `script` at its moment; returns when the last answer has been heard. Fills `spoken`."""
     words = texts()

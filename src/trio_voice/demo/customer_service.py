@@ -39,11 +39,10 @@ async def schedule_callback(
         reason: What the call is about.
         preferred_time: When the customer would like to be called.
     """
+    when = preferred_time or "within one business day"
     return {
         "status": "scheduled",
-        "phone_number": phone_number,
-        "reason": reason,
-        "time": preferred_time or "within one business day",
+        "message": f"We will call you back at {phone_number}, {when}, about {reason}.",
     }
 
 
@@ -54,7 +53,7 @@ def transfer_to_department(department: Literal["billing", "technical", "sales", 
     Args:
         department: Where to put the customer through to.
     """
-    return {"status": "transferring", "department": department}
+    return {"message": f"I am transferring you to the {department} department now."}
 
 
 AGENT = RealtimeAgent(

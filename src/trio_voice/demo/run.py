@@ -70,7 +70,7 @@ async def run(out: Path, *, console: Console, url: str | None = None, server_arg
     `url`: a server that runs already, in place of one of our own.
     Raises: `TrioVoiceError` if the server does not start or the conversation breaks.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    await trio.Path(out).mkdir(parents=True, exist_ok=True)
     if url is not None:
         conversation = await _converse(url, out, console)
     else:
@@ -100,7 +100,9 @@ async def _converse(url: str, out: Path, console: Console) -> Conversation:
         async with session, trio.open_nursery() as screen:
             conversation.started_at = session.tracker.started_at
             levels = partial(_levels, microphone, speaker)
-            screen.start_soon(partial(view.show, session, console=console, title=f"demonstration · {url}", levels=levels))
+            screen.start_soon(
+                partial(view.show, session, console=console, title=f"demonstration · {url}", levels=levels)
+            )
             await caller.converse(session, microphone, conversation.caller_lines)
             screen.cancel_scope.cancel()
     conversation.ended_at = trio.current_time()
@@ -112,7 +114,7 @@ async def _converse(url: str, out: Path, console: Console) -> Conversation:
 
 async def _keep(stream: EventStream, events: list[SessionEvent]) -> None:
     async for event in stream:
-        events.append(event)
+        events.append(event)  # noqa: PERF401 - a comprehension would keep them to itself until the end
 
 
 def _levels(microphone: ScriptedMicrophone, speaker: RecordingSpeaker) -> tuple[float, float]:
@@ -167,7 +169,9 @@ def _tell(conversation: Conversation, shortcomings: list[str], out: Path, consol
         f"{summary['interruption_count']} interruption, {summary['duration_seconds']:.0f} s."
     )
     if latencies:
-        console.print(f"Voice to voice: median {latencies[len(latencies) // 2]:.0f} ms, longest {latencies[-1]:.0f} ms.")
+        console.print(
+            f"Voice to voice: median {latencies[len(latencies) // 2]:.0f} ms, longest {latencies[-1]:.0f} ms."
+        )
     for name, what in (
         ("conversation.wav", "hear it: caller left, agent as heard right"),
         ("timeline.svg", "see it"),

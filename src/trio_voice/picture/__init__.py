@@ -5,6 +5,5 @@
 conversation: it all hangs on `session.events()`.
 """
 
-from trio_voice.picture.record import Recording as Recording
-from trio_voice.picture.record import recording_of as recording_of
+from trio_voice.picture.record import Recording as Recording, recording_of as recording_of
 from trio_voice.picture.timeline import draw_timeline as draw_timeline

@@ -144,7 +144,11 @@ class RowPainter:
     def _draw_blocks(self, caller_y: float, agent_y: float) -> None:
         for ghost in self.ghosts:
             title = f"Discarded, never played: {(ghost.end_s - ghost.start_s) * 1000:.0f} ms. {ghost.words}"
-            self._block(ghost, agent_y, "url(#hatch)", layout.GHOST_EDGE, title)
+            # Until the agent speaks again: what would have played beyond that says nothing to the eye.
+            later = (span.start_s for span in self.recording.agent if span.start_s >= ghost.start_s)
+            visible = attrs.evolve(ghost, end_s=min([ghost.end_s, *later]))
+            if visible.end_s > self.row.start_s:
+                self._block(visible, agent_y, "url(#hatch)", layout.GHOST_EDGE, title)
         for said in self.caller:
             title = f"Caller, {_span_words(said)}: {said.words}"
             self._block(said, caller_y, layout.CALLER_BLOCK, layout.CALLER, title)

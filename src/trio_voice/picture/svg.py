@@ -8,8 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from typing import Literal, TypeAlias
-from xml.sax.saxutils import escape as _escape
-from xml.sax.saxutils import quoteattr
+from xml.sax.saxutils import escape as _escape, quoteattr
 
 import attrs
 

@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
-from trio_voice.testing.devices import RecordingSpeaker as RecordingSpeaker
-from trio_voice.testing.devices import ScriptedMicrophone as ScriptedMicrophone
-from trio_voice.testing.devices import Utterance as Utterance
+from trio_voice.testing.devices import (
+    RecordingSpeaker as RecordingSpeaker,
+    ScriptedMicrophone as ScriptedMicrophone,
+    Utterance as Utterance,
+)

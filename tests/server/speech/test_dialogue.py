@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from trio_voice.protocol.items import ContentPart, Item, Tool
 from trio_voice.server.speech.dialogue import Call, Say, reply

@@ -267,7 +267,9 @@ def rank(
         score += 0.3 * max(0, ready - 1)
         if groups.keys() & asked_outright:
             score += OUTRIGHT_BONUS
-        if form.name == last_called and filled:
+        if form.name == last_called and ready:
+            # A new value of what the tool needs repeats it ("and ORD-67890?"). A day alone does not: people say
+            # "tomorrow" about anything.
             score += REPEATED_TOOL_BONUS
         intents.append(Intent(form, score, filled))
     return sorted(intents, key=lambda intent: -intent.score)
