@@ -44,8 +44,8 @@ class AudioFormat:
         return BYTES_PER_SAMPLE if self.encoding == "pcm16" else 1
 
     def samples_of_ms(self, duration_ms: float) -> int:
-        """Whole samples in `duration_ms`, rounded down."""
-        return int(duration_ms * self.rate_hz / 1000)
+        """Whole samples in `duration_ms`, rounded down; what `ms_of_samples` gave comes back as it was."""
+        return int(duration_ms * self.rate_hz / 1000 + 1e-6)
 
     def bytes_of_ms(self, duration_ms: float) -> int:
         """Bytes in `duration_ms`: always a whole number of samples."""
