@@ -27,10 +27,16 @@ def read_wav(path: str | Path, rate_hz: int) -> Samples:
         with wave.open(str(path), "rb") as file:
             if file.getsampwidth() != BYTES_PER_SAMPLE:
                 raise DeviceError(f"{path}: {8 * file.getsampwidth()}-bit samples; convert it to 16-bit PCM")
-            samples = samples_of(file.readframes(file.getnframes()))[:: file.getnchannels()]
+            frames = file.readframes(file.getnframes())
+            whole = len(frames) - len(frames) % BYTES_PER_SAMPLE  # a recording cut short is still a recording
+            samples = samples_of(frames[:whole])[:: file.getnchannels()]
             return resample(samples, file.getframerate(), rate_hz)
     except FileNotFoundError:
         raise DeviceError(f"{path}: there is no such file") from None
+    except OSError as error:
+        raise DeviceError(
+            f"{path}: it cannot be read ({error.strerror}); check the path and its permissions"
+        ) from error
     except (wave.Error, EOFError) as error:
         raise DeviceError(f"{path}: not a WAV file that can be read ({error}); 16-bit PCM is expected") from error
 
@@ -110,8 +116,12 @@ class WavSpeaker:
 
     @asynccontextmanager
     async def open(self, audio_format: AudioFormat, pull: Pull) -> AsyncIterator[OpenSpeaker]:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with wave.open(str(self.path), "wb") as file:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            disk = self.path.open("wb")
+        except OSError as error:
+            raise DeviceError(f"{self.path}: it cannot be written ({error.strerror}); choose another path") from error
+        with disk, wave.open(disk, "wb") as file:
             file.setnchannels(1)
             file.setsampwidth(BYTES_PER_SAMPLE)
             file.setframerate(audio_format.rate_hz)

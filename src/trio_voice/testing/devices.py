@@ -42,7 +42,8 @@ class ScriptedMicrophone:
             await line.finished.wait()
         finally:
             line.cancelled = True
-        return self.said[-1]
+        assert line.utterance is not None, "it was begun, since it is finished"
+        return line.utterance
 
     @asynccontextmanager
     async def open(self, audio_format: AudioFormat, frame_ms: int) -> AsyncIterator[OpenMicrophone]:
@@ -56,7 +57,8 @@ class ScriptedMicrophone:
             return bytes(byte_count)
         line = self._pending[0]
         if line.position == 0:
-            self.said.append(Utterance(captured_at, line.pcm))
+            line.utterance = Utterance(captured_at, line.pcm)
+            self.said.append(line.utterance)
         pcm = line.pcm[line.position : line.position + byte_count]
         line.position += byte_count
         if line.position >= len(line.pcm):
@@ -71,6 +73,7 @@ class _Line:
     position: int = 0
     finished: trio.Event = attrs.Factory(trio.Event)
     cancelled: bool = False
+    utterance: Utterance | None = None
 
 
 @attrs.define(eq=False)
