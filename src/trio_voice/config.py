@@ -61,7 +61,7 @@ class ConnectionState(enum.Enum):
 class AudioInputConfig:
     """How the microphone is heard."""
 
-    sample_rate_hz: int = 24_000
+    sample_rate_hz: int = attrs.field(default=24_000, validator=_in_range(8_000, 48_000, "24000 is usual"))
     chunk_ms: int = attrs.field(default=20, validator=_in_range(5, 200, "20 is usual"))
     """Length of one frame, captured and sent."""
     capacity_ms: int = attrs.field(default=200, validator=_in_range(20, 2000, "200 is usual"))
@@ -76,13 +76,20 @@ class AudioInputConfig:
 class AudioOutputConfig:
     """How the answer is played."""
 
-    sample_rate_hz: int = 24_000
+    sample_rate_hz: int = attrs.field(default=24_000, validator=_in_range(8_000, 48_000, "24000 is usual"))
     prebuffer_ms: int = attrs.field(default=100, validator=_in_range(0, 2000, "100 is usual"))
     """Sound gathered before a turn begins to play, so that a late packet is not heard as a gap."""
     capacity_ms: int = attrs.field(default=600_000, validator=_in_range(1000, 3_600_000, "ten minutes is usual"))
     """How much unheard sound is kept. Servers send faster than real time; what comes beyond is dropped and counted."""
     fade_ms: int = attrs.field(default=5, validator=_in_range(0, 20, "5 is usual"))
     """A cut decays over this long instead of popping."""
+
+    def __attrs_post_init__(self) -> None:
+        if self.prebuffer_ms >= self.capacity_ms:
+            raise ConfigError(
+                f"prebuffer_ms={self.prebuffer_ms} does not fit into capacity_ms={self.capacity_ms}: "
+                "a turn would never begin to play; use less of the one or more of the other"
+            )
 
     @property
     def format(self) -> AudioFormat:
@@ -100,6 +107,13 @@ class ConnectionOptions:
     """Sent as a bearer token; with `azure=True` in the `api-key` header."""
     azure: bool = False
     headers: tuple[tuple[str, str], ...] = attrs.field(default=(), repr=False)
+    auto_reconnect: bool = True
+    """After a loss that may pass. The first connection is not retried: its failure is the application's to see."""
+    max_reconnect_attempts: int = attrs.field(default=5, validator=_in_range(0, 1000, "5 is usual"))
+    """In a row; a connection that held for ten seconds starts the count anew."""
+    reconnect_delay_ms: int = attrs.field(default=1000, validator=_in_range(0, 60_000, "1000 is usual"))
+    """The longest wait before the second attempt; the first is immediate."""
+    reconnect_backoff_multiplier: float = attrs.field(default=1.5, validator=_in_range(1, 10, "1.5 is usual"))
     connect_timeout_ms: int = attrs.field(default=10_000, validator=_in_range(10, 120_000, "10000 is usual"))
     heartbeat_interval_ms: int = attrs.field(default=30_000, validator=_in_range(10, 600_000, "30000 is usual"))
     heartbeat_timeout_ms: int = attrs.field(default=10_000, validator=_in_range(10, 600_000, "10000 is usual"))
