@@ -127,10 +127,10 @@ class ConversationTracker:
             turn.latency_ms = (at - turn.user_ended_at) * 1000
 
     def agent_played(self, at: float, heard_ms: float) -> None:
-        self._current(at).agent_audio_ms += heard_ms
+        self._answered(at).agent_audio_ms += heard_ms
 
     def agent_interrupted(self, at: float) -> None:
-        self._current(at).interrupted = True
+        self._answered(at).interrupted = True
 
     def tool_changed(self, use: ToolUse, at: float) -> None:
         turn = next((turn for turn in self._turns if use.call_id in turn.tools), None) or self._current(at)
@@ -200,6 +200,11 @@ class ConversationTracker:
     def _current(self, at: float) -> _Turn:
         self._now = at
         return self._turns[-1] if self._turns else self._begin(at)
+
+    def _answered(self, at: float) -> _Turn:
+        """The turn that was answered last: playback reports an interruption after the user has begun the next one."""
+        current = self._current(at)
+        return next((turn for turn in reversed(self._turns) if turn.answered), current)
 
     def _begin(self, at: float) -> _Turn:
         if self._turns:
