@@ -23,6 +23,7 @@ from trio_voice.server.server_settings import ServerSettings
 from trio_voice.testing import RecordingSpeaker, ScriptedMicrophone
 
 URL = ConnectionOptions(url="ws://memory/v1/realtime", model=None)
+ONE_CONNECTION = ConnectionOptions(url="ws://memory/v1/realtime", model=None, auto_reconnect=False)
 RATE_HZ = 24_000
 SPEECH = tone(440, 800, RATE_HZ).tobytes()
 """What the loudness detector of the scripted brain takes for a person speaking."""
@@ -38,6 +39,12 @@ class Call:
     microphone: ScriptedMicrophone
     speaker: RecordingSpeaker
     events: EventStream
+    links: list[trio.StapledStream[Any, Any]] = attrs.Factory(list)
+    """The client's end of each connection so far."""
+
+    async def drop(self) -> None:
+        """Cut the newest connection, as a network does."""
+        await trio.aclose_forcefully(self.links[-1])
 
     @property
     def heard(self) -> np.ndarray[Any, np.dtype[np.int16]]:
@@ -71,17 +78,24 @@ async def call(
     protocol: bool = False,
     **options: Any,
 ) -> AsyncIterator[Call]:
-    """Connect a session to a local server with `brain`."""
-    client_end, server_end = memory_stream_pair()
+    """Connect a session to a local server with `brain`; each reconnection is a new session of that server."""
     microphone, speaker = ScriptedMicrophone(), speaker or RecordingSpeaker()
+    links: list[trio.StapledStream[Any, Any]] = []
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(serve_stream, server_end, brain, settings or ServerSettings())
+
+        async def open_stream() -> trio.abc.Stream:
+            client_end, server_end = memory_stream_pair()
+            nursery.start_soon(serve_stream, server_end, brain, settings or ServerSettings())
+            links.append(client_end)
+            await trio.lowlevel.checkpoint()
+            return client_end
+
         session = RealtimeSession(
             agent or RealtimeAgent(),
             connection=options.pop("connection", URL),
             microphone=microphone,
             speaker=speaker,
-            stream=client_end,
+            open_stream=open_stream,
             audio_output=options.pop("audio_output", NO_FADE),
             **options,
         )
@@ -89,7 +103,7 @@ async def call(
         async with session:
             if listening:
                 await session.start_listening()
-            yield Call(session, microphone, speaker, stream)
+            yield Call(session, microphone, speaker, stream, links)
         nursery.cancel_scope.cancel()
 
 
@@ -138,21 +152,29 @@ async def call_peer(
     *,
     speaker: RecordingSpeaker | None = None,
     protocol: bool = False,
-    connection: ConnectionOptions = URL,
+    connection: ConnectionOptions = ONE_CONNECTION,
 ) -> AsyncIterator[Call]:
     """Connect a session to `handler`, which plays the server word by word; no microphone."""
-    client_end, server_end = memory_stream_pair()
     speaker = speaker or RecordingSpeaker()
 
-    async def serve() -> None:
+    async def open_stream() -> trio.abc.Stream:
+        client_end, server_end = memory_stream_pair()
+        nursery.start_soon(serve, server_end)
+        await trio.lowlevel.checkpoint()
+        return client_end
+
+    async def serve(server_end: trio.abc.Stream) -> None:
         async with trio.open_nursery() as pump:
             request = await wrap_server_stream(pump, server_end)
             await handler(Peer(await request.accept()))
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(serve)
         session = RealtimeSession(
-            agent or RealtimeAgent(), connection=connection, speaker=speaker, stream=client_end, audio_output=NO_FADE
+            agent or RealtimeAgent(),
+            connection=connection,
+            speaker=speaker,
+            open_stream=open_stream,
+            audio_output=NO_FADE,
         )
         stream = session.events(protocol=protocol)
         async with session:

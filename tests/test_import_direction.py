@@ -14,11 +14,11 @@ ROOT = Path(trio_voice.__file__).parent
 
 CORE_MODULES = {
     "audio", "errors", "config", "events", "playback_buffer", "agent", "function_tools", "tracker",
-    "protocol", "logs",
+    "protocol", "logs", "restart_policy", "tool_ledger",
 }  # fmt: skip
 ACTOR_MODULES = {
     "channels", "capture", "uplink", "downlink", "conversation", "playback", "tools", "supervisor", "session",
-    "journal", "__init__",
+    "journal", "voice_agent", "__init__",
 }  # fmt: skip
 
 CORE_MAY = {"attrs", "msgspec", "numpy", "soxr", "structlog"}

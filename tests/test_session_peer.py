@@ -301,7 +301,11 @@ async def test_a_refused_configuration_is_a_configuration_error(autojump_clock: 
 
 async def test_a_dead_peer_is_noticed_when_it_should_be(autojump_clock: MockClock) -> None:
     options = ConnectionOptions(
-        url="ws://memory/", model=None, heartbeat_interval_ms=20_000, heartbeat_timeout_ms=10_000
+        url="ws://memory/",
+        model=None,
+        auto_reconnect=False,
+        heartbeat_interval_ms=20_000,
+        heartbeat_timeout_ms=10_000,
     )
     dead_at: list[float] = []
 

@@ -13,14 +13,18 @@ The signal path, in the order in which sound travels:
     supervisor     the connection's nursery
     session        all of it together: start reading there
 
-Around it: `protocol/` (the Realtime API without I/O), `agent`, `function_tools`, `config`, `events`, `errors`,
-`channels` (the channel table), `tracker`; `server/` (the same protocol from the other side), `testing/`, `cli`.
+Around it: `protocol/` (the Realtime API without I/O), `agent` and `function_tools`, `config`, `events`, `errors`,
+`channels` (the channel table), `tracker`, `journal`, `picture/`; `server/` (the same protocol from the other side),
+`testing/`, `cli`, `demo/`.
 """
 
 from __future__ import annotations
 
+# ruff: noqa: I001 - what is talked to, what it is told, what it tells, what can go wrong
+from trio_voice.voice_agent import VoiceAgent as VoiceAgent
 from trio_voice.agent import RealtimeAgent as RealtimeAgent
-from trio_voice.audio import AudioFormat as AudioFormat, Frame as Frame
+from trio_voice.function_tools import FunctionTool as FunctionTool, tool as tool
+from trio_voice.session import RealtimeSession as RealtimeSession
 from trio_voice.config import (
     AgentCapability as AgentCapability,
     AudioInputConfig as AudioInputConfig,
@@ -29,19 +33,20 @@ from trio_voice.config import (
     ConnectionState as ConnectionState,
     SessionState as SessionState,
 )
-from trio_voice.errors import (
-    ConfigError as ConfigError,
-    DeviceError as DeviceError,
-    SessionEnded as SessionEnded,
-    ToolSchemaError as ToolSchemaError,
-    TrioVoiceError as TrioVoiceError,
-    WireLost as WireLost,
-)
-from trio_voice.function_tools import FunctionTool as FunctionTool, tool as tool
-from trio_voice.session import RealtimeSession as RealtimeSession
+from trio_voice.audio import AudioFormat as AudioFormat, Frame as Frame
 from trio_voice.tracker import (
     ConversationTracker as ConversationTracker,
     ConversationTurn as ConversationTurn,
     SessionMetrics as SessionMetrics,
+    ToolUse as ToolUse,
     TranscriptLine as TranscriptLine,
+)
+from trio_voice.errors import (
+    ConfigError as ConfigError,
+    DeviceError as DeviceError,
+    EngineMissing as EngineMissing,
+    SessionEnded as SessionEnded,
+    ToolSchemaError as ToolSchemaError,
+    TrioVoiceError as TrioVoiceError,
+    WireLost as WireLost,
 )

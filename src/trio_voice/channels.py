@@ -146,10 +146,12 @@ class LinkUp:
 
 @attrs.frozen
 class LinkDown:
-    """Connection `epoch` is gone."""
+    """Connection `epoch` is gone. `attempt` is the number of the coming attempt to reconnect; None: there is none."""
 
     epoch: int
     reason: str
+    attempt: int | None = None
+    delay_ms: float = 0.0
 
 
 @attrs.frozen

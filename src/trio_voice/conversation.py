@@ -52,9 +52,11 @@ from trio_voice.protocol import (
 )
 from trio_voice.protocol.codec import RemoteProtocolError
 from trio_voice.protocol.history import History
+from trio_voice.protocol.resume import replay
 from trio_voice.protocol.session_config import SessionConfig
 from trio_voice.protocol.truncation import plan_truncation
 from trio_voice.protocol.turns import ResponseArbiter
+from trio_voice.tool_ledger import ToolLedger
 from trio_voice.tracker import ConversationTracker, ToolUse
 
 CLOSING_SILENCE_MS = 1500
@@ -145,12 +147,11 @@ class _Conductor:
     user_speaking: bool = False
     speech_started_ms: int = 0
     respond_on_commit: bool = False
-    calls_taken: set[str] = attrs.Factory(set)
-    """Every call id ever run: a side effect must not happen twice, whatever the server repeats."""
-    calls_running: dict[str, int] = attrs.Factory(dict)
-    """By call id, the turn that called."""
-    answer_owed: bool = False
-    """A tool has answered and no response has begun since."""
+    ledger: ToolLedger = attrs.Factory(ToolLedger)
+    configured_epoch: int = 0
+    """The newest connection whose server has taken the configuration."""
+    response_owed: bool = False
+    """The connection was lost while the user waited for an answer."""
 
     # --- dispatch ---------------------------------------------------------------------------------
 
@@ -163,7 +164,7 @@ class _Conductor:
             case LinkUp(epoch):
                 self._link_up(epoch)
             case LinkDown():
-                self._link_down(item.reason)
+                self._link_down(item)
             case TurnStarted(turn):
                 self.view.tracker.agent_heard(self._now)
                 self._emit(events.PlaybackStart(at=self._now, turn=turn))
@@ -197,6 +198,7 @@ class _Conductor:
         self.fan_out.emit(event)
 
     def _send(self, event: ClientEvent) -> None:
+        """To the server of this connection. In an outage it is dropped: a resume restores from the record instead."""
         self.control.send_nowait(Send(self.epoch, event))
         if self.fan_out.wants_protocol:
             self._emit(events.ClientEventSent(at=self._now, event=event))
@@ -219,24 +221,45 @@ class _Conductor:
     def _update_id(self) -> str:
         return f"configure_{self.epoch}"
 
-    def _link_down(self, reason: str) -> None:
-        log.info("wire.lost", epoch=self.epoch, reason=reason)
+    def _link_down(self, news: LinkDown) -> None:
+        log.info("wire.lost", epoch=news.epoch, reason=news.reason, attempt=news.attempt)
+        waiting = self.view.state is SessionState.PROCESSING or self.arbiter.asked
+        unheard = self.arbiter.active and self.speaking is not None and not self.speaking.item_ids
+        self.response_owed = self.response_owed or waiting or unheard
         self.arbiter.on_connection_lost()
-        if self.speaking is not None:
+        self.user_speaking = self.respond_on_commit = self.cancel_when_created = False
+        if self.speaking is not None and not self.speaking.done:
+            # What has arrived of it is played; no more will come.
+            self.speaking.done = True
             self._play(EndTurn(self.speaking.turn))
+        if news.attempt is not None:
+            self._emit(
+                events.Reconnecting(at=self._now, reason=news.reason, attempt=news.attempt, delay_ms=news.delay_ms)
+            )
 
     def _configured(self, session_id: str) -> None:
-        if self.view.ready.is_set():
-            return
+        resumed = self.configured_epoch > 0
+        self.configured_epoch = self.epoch
         self.view.session_id = session_id
-        self.view.tracker.started_at = self._now
-        self.view.state = SessionState.CONNECTED
-        self.view.ready.set()
-        log.info("session.connected", session=session_id)
-        self._emit(events.Connected(at=self._now, session_id=session_id))
+        log.info("session.connected", session=session_id, resumed=resumed)
+        self._emit(events.Connected(at=self._now, session_id=session_id, resumed=resumed))
+        if resumed:
+            self._resume_conversation()
+        else:
+            self.view.tracker.started_at = self._now
+            self.view.state = SessionState.CONNECTED
+            self.view.ready.set()
+            if self.agent.greets_first:
+                self._respond(ResponseCreate())
         self._set_gate()
-        if self.agent.greets_first:
+
+    def _resume_conversation(self) -> None:
+        for event in replay(self.view.history, self.ledger.results):
+            self._send(event)
+        if self.response_owed:
+            self.response_owed = False
             self._respond(ResponseCreate())
+        self._answer_if_owed()
 
     # --- what the server says ---------------------------------------------------------------------
 
@@ -254,7 +277,8 @@ class _Conductor:
             self.view.tracker.item_seen(entry.item_id, self._now)
         match event:
             case on.SessionUpdated():
-                self._configured(event.session.id or "")
+                if self.configured_epoch != self.epoch:
+                    self._configured(event.session.id or "")
             case on.ErrorEvent():
                 self._server_error(event)
             case RemoteProtocolError():
@@ -290,7 +314,7 @@ class _Conductor:
 
     def _server_error(self, event: on.ErrorEvent) -> None:
         error = event.error
-        if error.event_id == self._update_id and not self.view.ready.is_set():
+        if error.event_id == self._update_id and self.configured_epoch != self.epoch:
             raise ConfigError(f"the server refused the configuration: {error.message}")
         if error.code == "conversation_already_has_active_response":
             self.arbiter.on_collision()
@@ -337,7 +361,7 @@ class _Conductor:
         if turn <= newest or turn in self.aside:
             return
         self.arbiter.on_created()
-        self.answer_owed = False
+        self.ledger.answer_owed = self.response_owed = False
         response_id = event.response.id or "" if isinstance(event, on.ResponseCreated) else ""
         self.speaking = _Speaking(turn, response_id)
         self.view.tracker.response_began(self._now)
@@ -352,11 +376,9 @@ class _Conductor:
             self.complete_items.add(item.id)
         if item.type != "function_call" or item.status in ("incomplete", "in_progress") or not item.call_id:
             return
-        if item.call_id in self.calls_taken:
+        if not self.ledger.begin(item.call_id):
             return
         turn = turn or 0
-        self.calls_taken.add(item.call_id)
-        self.calls_running[item.call_id] = turn
         call = RunTool(turn, item.call_id, item.name or "", item.arguments or "{}")
         if turn <= self.floor:
             self._tool_result(_not_run(call, "cancelled: the user interrupted before the tool was started"))
@@ -487,7 +509,7 @@ class _Conductor:
     # --- tools ------------------------------------------------------------------------------------
 
     def _tool_result(self, result: ToolResult) -> None:
-        if self.calls_running.pop(result.call_id, None) is None:
+        if not self.ledger.finish(result.call_id, result.output):
             return
         self._send(ConversationItemCreate(item=Item.function_call_output(result.call_id, result.output)))
         use = ToolUse(result.call_id, result.tool, "", result.output, result.failed, result.duration_ms)
@@ -504,13 +526,14 @@ class _Conductor:
             )
         )
         if result.turn > self.silenced:
-            self.answer_owed = True
+            self.ledger.answer_owed = True
             self._answer_if_owed()
 
     def _answer_if_owed(self) -> None:
         """Ask for the response that tells the user what the tools found: once, when all have answered."""
-        if self.answer_owed and not self.calls_running and not self.user_speaking and not self.arbiter.active:
-            self.answer_owed = False
+        ledger = self.ledger
+        if ledger.answer_owed and not ledger.running and not self.user_speaking and not self.arbiter.active:
+            ledger.answer_owed = False
             self._respond(ResponseCreate())
 
     # --- commands ---------------------------------------------------------------------------------
@@ -587,7 +610,7 @@ class _Conductor:
             self.gate = "closed"
         else:
             self.gate = "muted" if self.muted else "open"
-        if self.view.ready.is_set():
+        if self.configured_epoch == self.epoch > 0:
             self.control.send_nowait(SetMicrophone(self.epoch, self.gate, tail_ms, commit))
 
 

@@ -24,10 +24,21 @@ class SessionEvent:
 
 @attrs.frozen(kw_only=True)
 class Connected(SessionEvent):
-    """The server is there and took the configuration."""
+    """The server is there and took the configuration. `resumed`: after a loss, with the conversation restored."""
 
     name: ClassVar[str] = "connected"
     session_id: str
+    resumed: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class Reconnecting(SessionEvent):
+    """The connection is lost; the next attempt follows after `delay_ms`. What has arrived is still played."""
+
+    name: ClassVar[str] = "reconnecting"
+    reason: str
+    attempt: int
+    delay_ms: float
 
 
 @attrs.frozen(kw_only=True)

@@ -67,11 +67,11 @@ class RealtimeSession:
         audio_input: AudioInputConfig | None = None,
         audio_output: AudioOutputConfig | None = None,
         metadata: dict[str, Any] | None = None,
-        stream: trio.abc.Stream | None = None,
+        open_stream: supervisor.OpenStream | None = None,
     ) -> None:
         """`microphone` and `speaker` are opened when the agent's capabilities ask for them; None goes without.
 
-        `stream` replaces the network connection, for tests.
+        `open_stream` makes the byte stream of each connection in place of the network, for tests.
         """
         self.agent = agent
         self.connection = connection or ConnectionOptions()
@@ -79,7 +79,7 @@ class RealtimeSession:
         self.audio_output = audio_output or AudioOutputConfig()
         self._microphone = microphone if agent.can(AgentCapability.VOICE_INPUT) else None
         self._speaker = speaker if agent.can(AgentCapability.VOICE_OUTPUT) else None
-        self._stream = stream
+        self._open_stream = open_stream
         self._metadata = metadata
         self._fan_out = EventFanOut()
         self._callbacks: dict[str, list[Callable[[Any], Any]]] = {}
@@ -141,7 +141,7 @@ class RealtimeSession:
                         self._link,
                         options=self.connection,
                         audio_input=self.audio_input,
-                        stream=self._stream,
+                        open_stream=self._open_stream,
                     )
                 )
                 task_status.started()

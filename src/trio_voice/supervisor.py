@@ -4,19 +4,22 @@
      └─ supervisor
          └─ connection nursery      wire pump · uplink · downlink · heartbeat
 
-Device, playback, tools and conversation live outside and are not touched. In this version a lost connection ends
-the session with the `WireLost` that says why.
+Device, playback, tools and conversation live outside and are not touched. A connection that was lost and may come
+back is made again, with backoff; what cannot come back ends the session with the `WireLost` that says why.
 """
 
 from __future__ import annotations
 
+import random
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import quote, urlsplit
 
 import attrs
 import trio
+import trio.abc
 
 from trio_voice import downlink, uplink
 from trio_voice.audio import Frame
@@ -24,10 +27,17 @@ from trio_voice.channels import InboxItem, LinkDown, LinkUp, PlaybackItem, Uplin
 from trio_voice.config import AudioInputConfig, ConnectionOptions, ConnectionState
 from trio_voice.errors import WireLost
 from trio_voice.protocol.turns import TurnNumbers
+from trio_voice.restart_policy import Attempts, Backoff
 from trio_voice.uplink import UplinkStatistics
 
 if TYPE_CHECKING:
     from trio_voice import wire
+
+
+OpenStream: TypeAlias = Callable[[], Awaitable[trio.abc.Stream]]
+"""Makes the byte stream of a connection, in place of the network: for tests."""
+
+HEALTHY_AFTER_S = 10.0
 
 
 @attrs.define(eq=False)
@@ -39,8 +49,15 @@ class Link:
     inbox: trio.MemorySendChannel[InboxItem]
     playback: trio.MemorySendChannel[PlaybackItem] | None
     state: ConnectionState = ConnectionState.DISCONNECTED
+    epoch: int = 0
+    """Numbers connections from 1; nothing of an earlier one reaches a later one."""
+    connected_at: float | None = None
     uplink: UplinkStatistics = attrs.Factory(UplinkStatistics)
     turns: TurnNumbers = attrs.Factory(TurnNumbers)
+
+    def tell(self, news: LinkUp | LinkDown) -> None:
+        with suppress(trio.BrokenResourceError):  # the conversation may have ended first
+            self.inbox.send_nowait(news)
 
     def close(self) -> None:
         for end in (self.control, self.frames, self.inbox, self.playback):
@@ -53,33 +70,53 @@ async def run(
     *,
     options: ConnectionOptions,
     audio_input: AudioInputConfig,
-    stream: trio.abc.Stream | None = None,
+    open_stream: OpenStream | None = None,
+    rng: random.Random | None = None,
 ) -> None:
     """Connect, and stay connected.
 
-    Raises: `WireLost` when the connection cannot be made, or is lost.
+    Raises: `WireLost` when the first connection cannot be made, or a lost one not again.
     Closes: every end in `link`.
     """
-    epoch = 1
+    backoff = Backoff(
+        options.max_reconnect_attempts if options.auto_reconnect else 0,
+        options.reconnect_delay_ms / 1000,
+        options.reconnect_backoff_multiplier,
+    )
+    attempts, rng = Attempts(HEALTHY_AFTER_S), rng or random.Random()
+    link.state = ConnectionState.CONNECTING
     try:
-        link.state = ConnectionState.CONNECTING
-        await _connection(link, epoch, options, audio_input, stream)
-    except* WireLost as group:
-        lost = _first(group)
-        with suppress(trio.BrokenResourceError):  # the conversation may have ended first
-            link.inbox.send_nowait(LinkDown(epoch, lost.reason))
-        raise lost from None
+        while True:
+            link.epoch += 1
+            connected_at = link.connected_at
+            try:
+                await _connection(link, options, audio_input, open_stream)
+            except* WireLost as group:
+                lost = _first(group)
+            is_first = link.connected_at is None
+            held_s = 0.0
+            if link.connected_at is not None and link.connected_at != connected_at:
+                held_s = trio.current_time() - link.connected_at
+            attempt = attempts.next(held_s)
+            delay_s = backoff.delay_s(attempt, rng) if lost.retryable and not is_first else None
+            link.tell(LinkDown(link.epoch, lost.reason, None if delay_s is None else attempt, (delay_s or 0.0) * 1000))
+            if delay_s is None:
+                raise lost if is_first or attempt == 1 else _gave_up(lost, attempt - 1)
+            link.state = ConnectionState.RECONNECTING
+            await trio.sleep(delay_s)
     finally:
         link.state = ConnectionState.DISCONNECTED
         link.close()
 
 
+def _gave_up(lost: WireLost, attempts: int) -> WireLost:
+    return WireLost(
+        f"gave up after {attempts} attempts to reconnect; the last: {lost.reason}", retryable=lost.retryable
+    )
+
+
 async def _connection(
-    link: Link,
-    epoch: int,
-    options: ConnectionOptions,
-    audio_input: AudioInputConfig,
-    stream: trio.abc.Stream | None,
+    link: Link, options: ConnectionOptions, audio_input: AudioInputConfig, open_stream: OpenStream | None
 ) -> None:
     """One WebSocket's life. Any of its tasks failing ends all of them."""
     from trio_voice import wire  # here: trio_websocket takes 70 ms to import
@@ -90,16 +127,17 @@ async def _connection(
                 wire.run,
                 address_of(options),
                 connect_timeout_s=options.connect_timeout_ms / 1000,
-                stream=stream,
+                stream=await open_stream() if open_stream is not None else None,
             )
         )
-        link.state = ConnectionState.CONNECTED
+        epoch = link.epoch
+        link.state, link.connected_at = ConnectionState.CONNECTED, trio.current_time()
         link.turns.start_connection()
         playback = link.playback.clone() if link.playback is not None else None
         frames = link.frames.clone() if link.frames is not None else None
         send = partial(uplink.run, input_format=audio_input.format, statistics=link.uplink)
         connection.start_soon(send, opened, epoch, link.control.clone(), frames)
-        link.inbox.send_nowait(LinkUp(epoch))
+        link.tell(LinkUp(epoch))
         receive = partial(downlink.run, turns=link.turns)
         connection.start_soon(receive, opened, epoch, link.inbox.clone(), playback)
         connection.start_soon(_heartbeat, opened, options)

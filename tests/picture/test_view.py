@@ -27,6 +27,11 @@ from trio_voice.tracker import SessionMetrics
 async def greeting() -> AsyncIterator[RealtimeSession]:
     """A session whose agent says one sentence of two seconds."""
     client, server = memory_stream_pair()
+
+    async def open_stream() -> trio.abc.Stream:
+        await trio.lowlevel.checkpoint()
+        return client
+
     brain = ScriptedBrain([[Say("Hello [bold]there[/bold]. \x1b[31mRed?", duration_ms=2000)]])
     async with trio.open_nursery() as nursery:
         nursery.start_soon(serve_stream, server, brain)
@@ -34,7 +39,7 @@ async def greeting() -> AsyncIterator[RealtimeSession]:
             RealtimeAgent(name="clerk", greets_first=True),
             connection=ConnectionOptions(url="ws://local/v1/realtime"),
             speaker=RecordingSpeaker(),
-            stream=client,
+            open_stream=open_stream,
         ) as session:
             yield session
         nursery.cancel_scope.cancel()

@@ -22,15 +22,13 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Literal, Self, TypeAlias
 
 import attrs
-import structlog
 import trio
 
 from trio_voice.audio import BYTES_PER_SAMPLE, AudioFormat, Frame
 from trio_voice.devices import Pull
 from trio_voice.devices.capture_queue import CaptureQueue
 from trio_voice.errors import DeviceError
-
-log = structlog.get_logger(__name__)
+from trio_voice.logs import log
 
 Latency: TypeAlias = Literal["low", "high"] | float
 Kind: TypeAlias = Literal["input", "output"]

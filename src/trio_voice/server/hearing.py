@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import structlog
 import trio
 
+from trio_voice.logs import log
 from trio_voice.server.brain import Brain
 
 if TYPE_CHECKING:
     from trio_voice.audio import Samples
-
-log = structlog.get_logger()
 
 AT_ONCE = 2
 """Recognitions of one connection that run at the same time; the rest wait their turn."""

@@ -12,11 +12,11 @@ import json
 from urllib.parse import parse_qs, urlsplit
 
 import attrs
-import structlog
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest, wrap_server_stream
 from wsproto.utilities import ProtocolError
 
+from trio_voice.logs import log
 from trio_voice.server.brain import Brain
 from trio_voice.server.connection import MAX_FRAME_BYTES
 from trio_voice.server.converse import Ending, converse
@@ -34,8 +34,6 @@ UNREAD_FRAMES = 16
 SHUTTING_DOWN = Ending(1001, "The server is shutting down.")
 BROKEN = Ending(1011, "The server failed.")
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
-
-log = structlog.get_logger()
 
 
 @attrs.frozen

@@ -13,11 +13,11 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
-import structlog
 import trio
 from msgspec.structs import replace
 
 from trio_voice.audio import encode_g711
+from trio_voice.logs import log
 from trio_voice.protocol.items import ContentPart, Item, ReportedError
 from trio_voice.protocol.responses import RateLimit, Response, StatusDetails, Usage
 from trio_voice.protocol.server_events import (
@@ -54,8 +54,6 @@ DELTA_MS = 100
 ARGUMENTS_DELTA_CHARS = 24
 TOKENS_PER_MINUTE = 1_000_000
 """The limit that `rate_limits.updated` reports; nothing here enforces it."""
-
-log = structlog.get_logger()
 
 
 @attrs.frozen

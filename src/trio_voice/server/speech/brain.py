@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import attrs
 import numpy as np
-import structlog
 import trio
 
+from trio_voice.logs import log
 from trio_voice.server.brain import ResponseRequest, ResponseWriter, SpeechDetector
 from trio_voice.server.speech import dialogue as offline_dialogue
 from trio_voice.server.speech.clauses import split_clauses
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from trio_voice.audio import Samples
     from trio_voice.protocol import Item, Tool
     from trio_voice.server.speech.recogniser import Recogniser
-
-log = structlog.get_logger(__name__)
 
 Dialogue: TypeAlias = "Callable[[Sequence[Item], Sequence[Tool], str], Reply]"
 

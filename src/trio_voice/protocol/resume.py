@@ -1,0 +1,51 @@
+"""What a new connection has to be told, so that the conversation goes on as if nothing had happened.
+
+Core ring: pure. The protocol has no resume of its own: the items are created again, as text. Assistant messages are
+restored as they were heard; calls with their results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from trio_voice.protocol.client_events import ClientEvent, ConversationItemCreate
+from trio_voice.protocol.history import Entry, History
+from trio_voice.protocol.items import Item
+
+CONTINUES = (
+    "The connection was lost for a moment and is restored. The conversation above goes on: do not greet or introduce "
+    "yourself again, and keep to the language spoken so far."
+)
+NEVER_RUN = '{"error": "not run: the connection was lost"}'
+
+
+def replay(history: History, results: Mapping[str, str | None]) -> list[ClientEvent]:
+    """The events that restore `history`, oldest item first. `results`: by call id, None for a tool still running.
+
+    Outputs are taken from `results` and stand right behind their calls; where a tool is still running the output
+    follows when it is there. Items keep their ids, but for outputs, which get new ones.
+    """
+    events: list[ClientEvent] = []
+    for entry in list(history):
+        match entry.kind, entry.role:
+            case "message", _:
+                events.extend(_message(entry))
+            case "function_call", _:
+                call = Item.function_call(entry.call_id, entry.name, entry.arguments, id=entry.item_id)
+                events.append(ConversationItemCreate(item=call))
+                output = results.get(entry.call_id, NEVER_RUN)
+                if output is not None:
+                    events.append(ConversationItemCreate(item=Item.function_call_output(entry.call_id, output)))
+            case "function_call_output", _:
+                history.delete(entry.item_id)
+    if events:
+        events.append(ConversationItemCreate(item=Item.system_text(CONTINUES)))
+    return events
+
+
+def _message(entry: Entry) -> list[ClientEvent]:
+    text = entry.heard_text.strip()
+    make = {"user": Item.user_text, "assistant": Item.assistant_text, "system": Item.system_text}.get(entry.role)
+    if make is None or not text or text == CONTINUES:
+        return []
+    return [ConversationItemCreate(item=make(text, id=entry.item_id))]

@@ -1,0 +1,47 @@
+"""When to connect again, and when to give up. Core ring: pure; time and chance come in as arguments."""
+
+from __future__ import annotations
+
+import random
+
+import attrs
+
+
+@attrs.frozen
+class Backoff:
+    """How long to wait before the n-th attempt to reconnect.
+
+    The first retry is immediate: most losses are momentary. From the second on, the wait is drawn evenly between 0
+    and a ceiling that grows by `multiplier` (full jitter), so that a thousand clients of one server do not return at
+    the same moment.
+    """
+
+    max_attempts: int
+    first_delay_s: float
+    multiplier: float
+    longest_delay_s: float = 30.0
+
+    def delay_s(self, attempt: int, rng: random.Random) -> float | None:
+        """Seconds to wait before `attempt` (from 1); None: give up."""
+        if attempt > self.max_attempts:
+            return None
+        if attempt <= 1:
+            return 0.0
+        ceiling_s = self.longest_delay_s
+        if self.first_delay_s * self.multiplier ** min(attempt - 2, 1000) < ceiling_s:
+            ceiling_s = self.first_delay_s * self.multiplier ** (attempt - 2)
+        return rng.uniform(0.0, ceiling_s)
+
+
+@attrs.define
+class Attempts:
+    """Counts attempts in a row. A connection that held for `healthy_after_s` clears the count: connecting alone does
+    not, or a server that accepts and drops at once would be hammered for ever."""
+
+    healthy_after_s: float
+    count: int = 0
+
+    def next(self, connected_for_s: float) -> int:
+        """The number of the coming attempt, after a connection that lasted `connected_for_s`."""
+        self.count = 1 if connected_for_s >= self.healthy_after_s else self.count + 1
+        return self.count
