@@ -18,6 +18,7 @@ import attrs
 from trio_voice.devices import portaudio
 from trio_voice.devices.portaudio import DeviceInfo
 from trio_voice.errors import DeviceError
+from trio_voice.server.speech.engines import EngineStatus, engines
 
 OLDEST_PYTHON = (3, 11)
 EXTRAS = {
@@ -26,6 +27,9 @@ EXTRAS = {
     "plot": "pictures of timelines",
 }
 """The extras of the distribution, and what each is for."""
+
+PARTS = ("detector", "recogniser", "voice")
+"""Of the local server's speech stack."""
 
 _REQUIREMENT = re.compile(r"^\s*([A-Za-z0-9._-]+)")
 _EXTRA = re.compile(r"""extra\s*==\s*['"]([^'"]+)['"]""")
@@ -70,6 +74,33 @@ def checks(
         _check_key(environ),
         _check_loopback(loopback or _echo_on_loopback),
     ]
+
+
+def engine_checks(find: Callable[[], Sequence[EngineStatus]] = engines) -> list[Check]:
+    """What the local server would hear and speak with: for each part the engine it takes, and the others there are.
+
+    None is needed where the server is another one. Raises: nothing.
+    """
+    found = find()
+    return [_check_part(part, found) for part in PARTS]
+
+
+def _check_part(part: str, found: Sequence[EngineStatus]) -> Check:
+    candidates = [status for status in found if status.engine.part == part]
+    taken = next((status.engine.name for status in candidates if status.installed), None)
+    best_is_taken = bool(candidates) and taken == candidates[0].engine.name
+    states = {True: "installed", False: "missing"}
+    detail = ", ".join(
+        f"{status.engine.name} {'in use' if status.engine.name == taken else states[status.installed]}"
+        for status in candidates
+    )
+    return Check(
+        f"local {part}",
+        best_is_taken,
+        detail,
+        "" if best_is_taken else "; or ".join(status.remedy for status in candidates if not status.installed),
+        optional=True,
+    )
 
 
 def _check_python(python: Sequence[int]) -> Check:
