@@ -25,7 +25,7 @@ LOG_LEVELS = ["debug", "info", "warning", "error"]
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="trio-voice")
 @click.option(
-    "--log-level", type=click.Choice(LOG_LEVELS), default="warning", show_default=True, help="What is logged to stderr."
+    "--log-level", type=click.Choice(LOG_LEVELS), default="error", show_default=True, help="What is logged to stderr."
 )
 def main(log_level: str) -> None:
     """Voice agents on Trio: talk to one, serve one, and see what this machine lacks.

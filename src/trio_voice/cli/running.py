@@ -24,10 +24,15 @@ from rich.console import Console
 
 from trio_voice.errors import TrioVoiceError, WireLost
 
+try:
+    import termios
+except ImportError:  # Windows
+    termios = None  # type: ignore[assignment]
+
 LINGER_S = 3.0
 """An orderly end has this long: closing a WebSocket whose peer does not answer, and a frozen device, take 1 s each."""
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-SHOW_CURSOR = b"\x1b[?25h"
+SHOW_CURSOR = b"\x1b[?25h\r\n"
 
 
 @attrs.define(eq=False)
@@ -39,6 +44,8 @@ class Ending:
     """The command is at a point where being told is how it ends, as a server is: the exit status is then 0."""
     signal_number: int | None = None
     """The first signal that told it."""
+    keyboard: list[Any] | None = None
+    """How the terminal is to be left, while it is set otherwise."""
     scope: trio.CancelScope = attrs.Factory(trio.CancelScope)
     token: trio.lowlevel.TrioToken | None = None
 
@@ -51,20 +58,55 @@ class Ending:
         if self.scope.cancel_called:
             return
         self.scope.cancel()
-        timer = threading.Timer(self.linger_s, lambda: _leave(self.status))
+        timer = threading.Timer(self.linger_s, lambda: self.leave(self.status))
         timer.daemon = True
         timer.start()
 
     def told(self, signal_number: int, _frame: FrameType | None) -> None:
         """The signal handler."""
         if self.signal_number is not None:
-            _leave(128 + signal_number)
+            self.leave(128 + signal_number)
         self.signal_number = signal_number
         if self.token is not None:
             try:
                 self.token.run_sync_soon(self.begin)
             except trio.RunFinishedError:
                 pass
+
+    def leave(self, status: int) -> NoReturn:
+        """End now, whatever the other threads do; only the terminal is put right."""
+        if sys.__stdout__ is not None and sys.__stdout__.isatty():
+            os.write(1, SHOW_CURSOR)
+        self._restore_keyboard()
+        os._exit(status)
+
+    @contextmanager
+    def keys_unseen(self) -> Iterator[None]:
+        """Typed keys, and the `^C` of a Ctrl-C, do not show: they would tear a live view apart."""
+        if termios is None or not _is_at_keyboard():
+            yield
+            return
+        self.keyboard = termios.tcgetattr(0)
+        unseen = termios.tcgetattr(0)
+        unseen[3] &= ~termios.ECHO
+        termios.tcsetattr(0, termios.TCSADRAIN, unseen)
+        try:
+            yield
+        finally:
+            self._restore_keyboard()
+
+    def _restore_keyboard(self) -> None:
+        if self.keyboard is not None and termios is not None and _is_at_keyboard():
+            termios.tcsetattr(0, termios.TCSAFLUSH, self.keyboard)
+        self.keyboard = None
+
+
+def _is_at_keyboard() -> bool:
+    """A process in the background that touches the terminal's settings is stopped."""
+    try:
+        return os.isatty(0) and os.tcgetpgrp(0) == os.getpgrp()
+    except OSError:
+        return False
 
 
 def run(command: Callable[[Ending], Awaitable[int | None]], *, linger_s: float = LINGER_S) -> NoReturn:
@@ -96,7 +138,7 @@ def status_of(call: Callable[[], int | None], *, quiet: Callable[[], bool] = boo
     """
     try:
         return call() or 0
-    except (Exception, SystemExit) as error:
+    except (Exception, SystemExit, BaseExceptionGroup) as error:
         leaves = _leaves(error)
         if not all(isinstance(leaf, (TrioVoiceError, OSError, SystemExit)) for leaf in leaves):
             raise
@@ -135,10 +177,3 @@ def _signals_taken(handler: Callable[[int, FrameType | None], Any]) -> Iterator[
     finally:
         for number, old in before.items():
             signal.signal(number, old)
-
-
-def _leave(status: int) -> NoReturn:
-    """End now, whatever the other threads do; only the terminal is put right."""
-    if sys.__stdout__ is not None and sys.__stdout__.isatty():
-        os.write(1, SHOW_CURSOR)
-    os._exit(status)

@@ -42,6 +42,7 @@ async def talk(options: dict[str, Any], console: Console, ending: Ending) -> Non
     in_writing: bool = options["text"]
     if in_writing:
         agent = _writing(agent, speaks=options["speaker"] is not None)
+    remote = _remote_connection(options)
     await trio.to_thread.run_sync(_check_devices, options, agent, abandon_on_cancel=True)
     mouth, ear = Meter(), Meter()
     microphone = None if in_writing else MeteredMicrophone(_microphone(options["mic"]), mouth)
@@ -51,7 +52,7 @@ async def talk(options: dict[str, Any], console: Console, ending: Ending) -> Non
         return mouth.level_dbfs(), ear.level_dbfs()
 
     async with AsyncExitStack() as stack:
-        connection = await _connection(options, stack, console)
+        connection = remote or await _local_connection(options, stack, console)
         session = RealtimeSession(agent, connection=connection, microphone=microphone, speaker=speaker)
         page = session.events(protocol=True, audio=True) if in_writing else None
         entered = False
@@ -64,7 +65,7 @@ async def talk(options: dict[str, Any], console: Console, ending: Ending) -> Non
                         await writing.converse(session, page, console)
                     else:
                         show = partial(view.show, session, console=console, title=connection.url, levels=levels)
-                        await screen.start(_show_to_the_end, show)
+                        await screen.start(_show_to_the_end, show, ending)
                         await session.start_listening()
                         await trio.sleep_forever()
         finally:
@@ -72,26 +73,23 @@ async def talk(options: dict[str, Any], console: Console, ending: Ending) -> Non
                 _tell(session.summary(), options["summary"], console)
 
 
-async def _show_to_the_end(show: Any, *, task_status: trio.TaskStatus[None]) -> None:
+async def _show_to_the_end(show: Any, ending: Ending, *, task_status: trio.TaskStatus[None]) -> None:
     """Shielded, as the last words come when the session ends; with it `show` ends by itself."""
-    with trio.CancelScope(shield=True):
+    with trio.CancelScope(shield=True), ending.keys_unseen():
         await show(task_status=task_status)
 
 
-async def _connection(options: dict[str, Any], stack: AsyncExitStack, console: Console) -> ConnectionOptions:
-    """Where to connect; the local server, started, where nothing else was said."""
+async def _local_connection(options: dict[str, Any], stack: AsyncExitStack, console: Console) -> ConnectionOptions:
+    """Start the local server; it ends with `stack`. Raises: `TrioVoiceError` where it does not start."""
     from trio_voice.server.process import local_server
 
-    chosen = remote_connection(options)
-    if chosen is not None:
-        return chosen
-    why = "" if options["local"] else "No key and no --url: "
+    why = "" if options["local"] else "No key and no --url. "
     console.print(f"{why}Starting the local server; its engines take about five seconds to load.", soft_wrap=True)
     url = await stack.enter_async_context(local_server())
     return ConnectionOptions(url=url, model=None, connect_timeout_ms=LOCAL_CONNECT_TIMEOUT_MS)
 
 
-def remote_connection(options: dict[str, Any]) -> ConnectionOptions | None:
+def _remote_connection(options: dict[str, Any]) -> ConnectionOptions | None:
     """The server that the options name, or None for a local one.
 
     Raises: `ConfigError` where they contradict each other, or a key would travel in the clear.
@@ -204,11 +202,13 @@ def _check_devices(options: dict[str, Any], agent: RealtimeAgent) -> None:
         folder = Path(speaker).absolute().parent
         if folder.exists() and not os.access(folder, os.W_OK):
             raise DeviceError(f"--speaker {speaker}: {folder} cannot be written to")
-    if agent.can(AgentCapability.VOICE_INPUT) and not _is_file(mic):
-        find_device(_device(mic), "input", list_devices())
-    speaks = agent.can(AgentCapability.VOICE_OUTPUT)
-    if speaks and not _is_file(speaker):
-        find_device(_device(speaker), "output", list_devices())
+    try:
+        if agent.can(AgentCapability.VOICE_INPUT) and not _is_file(mic):
+            find_device(_device(mic), "input", list_devices())
+        if agent.can(AgentCapability.VOICE_OUTPUT) and not _is_file(speaker):
+            find_device(_device(speaker), "output", list_devices())
+    except DeviceError as error:
+        raise DeviceError(f"{error} Or talk in writing: --text.") from error
 
 
 # --- the account ------------------------------------------------------------------------------------------------------

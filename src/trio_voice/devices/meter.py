@@ -7,7 +7,7 @@ block costs one slice and one store, also in a device's own thread; the loudness
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 
 import attrs
 
@@ -26,8 +26,12 @@ class Meter:
     _latest: bytes = b""
 
     def start(self, audio_format: AudioFormat) -> None:
-        """Of the format comes how many bytes the window has; what was before is forgotten."""
+        """The device opens, with sound in this format."""
         self._window_bytes, self._latest = audio_format.bytes_of_ms(WINDOW_MS), b""
+
+    def stop(self) -> None:
+        """The device is closed: nothing is heard."""
+        self._latest = b""
 
     def note(self, pcm: bytes) -> None:
         self._latest = (self._latest + pcm)[-self._window_bytes :]
@@ -51,8 +55,11 @@ class MeteredMicrophone:
     @asynccontextmanager
     async def open(self, audio_format: AudioFormat, frame_ms: int) -> AsyncIterator[OpenMicrophone]:
         self.meter.start(audio_format)
-        async with self.microphone.open(audio_format, frame_ms) as opened:
-            yield _Metered(opened, self.meter)
+        try:
+            async with self.microphone.open(audio_format, frame_ms) as opened:
+                yield _Metered(opened, self.meter)
+        finally:
+            self.meter.stop()
 
 
 @attrs.frozen(eq=False)
@@ -81,7 +88,8 @@ class MeteredSpeaker:
     def name(self) -> str:
         return self.speaker.name
 
-    def open(self, audio_format: AudioFormat, pull: Pull) -> AbstractAsyncContextManager[OpenSpeaker]:
+    @asynccontextmanager
+    async def open(self, audio_format: AudioFormat, pull: Pull) -> AsyncIterator[OpenSpeaker]:
         self.meter.start(audio_format)
 
         def pull_and_note(sample_count: int) -> bytes:
@@ -89,4 +97,8 @@ class MeteredSpeaker:
             self.meter.note(pcm)
             return pcm
 
-        return self.speaker.open(audio_format, pull_and_note)
+        try:
+            async with self.speaker.open(audio_format, pull_and_note) as opened:
+                yield opened
+        finally:
+            self.meter.stop()
