@@ -7,6 +7,6 @@ from hypothesis import Phase, settings
 QUICK_PHASES = (Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink)
 """Without `explain`, which traces every line and makes a conversation ten times slower."""
 
-settings.register_profile("ci", deadline=None, max_examples=50, phases=QUICK_PHASES)
+settings.register_profile("ci", deadline=None, max_examples=30, phases=QUICK_PHASES)
 settings.register_profile("long", deadline=None, max_examples=1000, phases=QUICK_PHASES)
 settings.load_profile("ci")

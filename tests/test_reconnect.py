@@ -1,4 +1,4 @@
-"""What a lost connection does to a conversation: nothing that the user could notice. Virtual time, real WebSocket code."""
+"""What a lost connection does to a conversation: nothing that the user could notice."""
 
 from __future__ import annotations
 
@@ -194,3 +194,34 @@ async def test_what_cannot_come_back_is_not_retried(code: int, autojump_clock: M
         async with call_peer(serve, connection=OPTIONS):
             await trio.sleep_forever()
     assert connections == 1
+
+
+async def test_a_server_that_says_nothing_is_given_up_in_bounded_time(autojump_clock: MockClock) -> None:
+    async def serve(peer: Peer) -> None:
+        await peer.drain()
+
+    options = ConnectionOptions(url="ws://memory/", model=None, connect_timeout_ms=3000)
+    began_at = trio.current_time()
+    with pytest.RaisesGroup(pytest.RaisesExc(WireLost, match="did not answer session.update within 3 s")):
+        async with call_peer(serve, connection=options):
+            pytest.fail("entered")
+    assert trio.current_time() - began_at <= 4.1
+
+
+async def test_a_server_that_falls_dumb_is_given_up_after_the_attempts(autojump_clock: MockClock) -> None:
+    """It takes connections but never again the configuration: that does not count as connected."""
+    connections = 0
+
+    async def serve(peer: Peer) -> None:
+        nonlocal connections
+        connections += 1
+        if connections == 1:
+            await peer.configure()
+            await peer.socket.aclose(1011)
+        await peer.drain()
+
+    options = ConnectionOptions(url="ws://memory/", model=None, connect_timeout_ms=20_000)
+    with pytest.RaisesGroup(pytest.RaisesExc(WireLost, match="gave up after 5 attempts")):
+        async with call_peer(serve, connection=options):
+            await trio.sleep_forever()
+    assert connections == 6

@@ -15,22 +15,19 @@ from msgspec import UNSET
 
 from trio_voice import events
 from trio_voice.agent import RealtimeAgent
+from trio_voice.barge_in import BargeIn, Cause, Speaking
 from trio_voice.channels import (
-    CancelTurn,
     Command,
     EndTurn,
     EventFanOut,
     FromServer,
     Hold,
     InboxItem,
-    Interrupt,
     Interrupted,
     LinkDown,
     LinkUp,
     PlaybackItem,
     RunTool,
-    Send,
-    SetMicrophone,
     ToolItem,
     ToolResult,
     ToolStarted,
@@ -41,8 +38,8 @@ from trio_voice.channels import (
 from trio_voice.config import SessionState
 from trio_voice.errors import ConfigError
 from trio_voice.logs import log
+from trio_voice.outbox import Outbox
 from trio_voice.protocol import (
-    ClientEvent,
     ConversationItemCreate,
     Item,
     ResponseConfig,
@@ -54,7 +51,6 @@ from trio_voice.protocol.codec import RemoteProtocolError
 from trio_voice.protocol.history import History
 from trio_voice.protocol.resume import replay
 from trio_voice.protocol.session_config import SessionConfig
-from trio_voice.protocol.truncation import plan_truncation
 from trio_voice.protocol.turns import ResponseArbiter
 from trio_voice.tool_ledger import ToolLedger
 from trio_voice.tracker import ConversationTracker, ToolUse
@@ -81,14 +77,15 @@ async def run(
     Raises: `ConfigError` when the server refuses the configuration.
     Closes: its sending ends, and every event stream.
     """
-    conductor = _Conductor(control, playback, tool_calls, fan_out, view, agent, config)
+    outbox = Outbox(control, playback, tool_calls, fan_out)
+    barge_in = BargeIn(outbox, view.history, view.tracker, agent)
+    conductor = _Conductor(outbox, view, agent, config, barge_in)
     try:
-        with inbox, control, tool_calls:
+        with inbox:
             async for item in inbox:
                 conductor.take(item)
     finally:
-        if playback is not None:
-            playback.close()
+        outbox.close()
 
 
 @attrs.define(eq=False)
@@ -104,44 +101,19 @@ class ConversationView:
 
 
 @attrs.define(eq=False)
-class _Speaking:
-    """The response that is being made or played."""
-
-    turn: int
-    response_id: str
-    item_ids: list[str] = attrs.Factory(list)
-    """Its messages."""
-    done: bool = False
-    played: bool = False
-
-
-@attrs.define(eq=False)
 class _Conductor:
-    control: trio.MemorySendChannel[UplinkItem]
-    playback: trio.MemorySendChannel[PlaybackItem] | None
-    tool_calls: trio.MemorySendChannel[ToolItem]
-    fan_out: EventFanOut
+    outbox: Outbox
     view: ConversationView
     agent: RealtimeAgent
     config: SessionConfig
+    barge_in: BargeIn
 
-    epoch: int = 0
     arbiter: ResponseArbiter = attrs.Factory(ResponseArbiter)
-    speaking: _Speaking | None = None
-    complete_items: set[str] = attrs.Factory(set)
-    """Items of which the server has sent all, and which are not yet played."""
+    speaking: Speaking | None = None
     aside: set[int] = attrs.Factory(set)
     """Responses out of band: they say nothing in this conversation."""
-    floor: int = 0
-    """Turns at or below it were interrupted."""
-    silenced: int = 0
-    """Turns at or below it were interrupted by command: what their tools find is told the model, but not spoken of."""
     cancel_when_created: bool = False
     """Interrupted by command before the answer began. Cleared when the user says something new."""
-    causes: dict[int, Literal["speech", "manual"]] = attrs.Factory(dict)
-    """By turn, why it was interrupted; until playback has reported."""
-    interrupting: Command | None = None
-    gate: Literal["open", "muted", "closed"] = "closed"
     listening: bool = False
     muted: bool = False
     user_speaking: bool = False
@@ -159,30 +131,21 @@ class _Conductor:
         """Synchronous: whatever follows from an item happens before the next one is looked at."""
         match item:
             case FromServer(epoch, turn, event):
-                if epoch == self.epoch:
+                if epoch == self.outbox.epoch:
                     self._server_event(turn, event)
             case LinkUp(epoch):
                 self._link_up(epoch)
             case LinkDown():
                 self._link_down(item)
             case TurnStarted(turn):
-                self.view.tracker.agent_heard(self._now)
-                self._emit(events.PlaybackStart(at=self._now, turn=turn))
+                self.view.tracker.agent_heard(self.outbox.now)
+                self.outbox.emit(events.PlaybackStart(at=self.outbox.now, turn=turn))
             case TurnPlayed():
                 self._turn_played(item)
             case Interrupted():
-                self._playback_interrupted(item)
+                self.barge_in.silenced(item, self.speaking)
             case ToolStarted():
-                self.view.tracker.tool_changed(ToolUse(item.call_id, item.tool, item.arguments), self._now)
-                self._emit(
-                    events.ToolCalled(
-                        at=self._now,
-                        turn=item.turn,
-                        call_id=item.call_id,
-                        tool=item.tool,
-                        arguments=item.arguments,
-                    )
-                )
+                self._tool_started(item)
             case ToolResult():
                 self._tool_result(item)
             case Command():
@@ -190,36 +153,15 @@ class _Conductor:
             case _:
                 assert_never(item)
 
-    @property
-    def _now(self) -> float:
-        return trio.current_time()
-
-    def _emit(self, event: events.SessionEvent) -> None:
-        self.fan_out.emit(event)
-
-    def _send(self, event: ClientEvent) -> None:
-        """To the server of this connection. In an outage it is dropped: a resume restores from the record instead."""
-        self.control.send_nowait(Send(self.epoch, event))
-        if self.fan_out.wants_protocol:
-            self._emit(events.ClientEventSent(at=self._now, event=event))
-
-    def _play(self, item: PlaybackItem) -> None:
-        if self.playback is not None:
-            self.playback.send_nowait(item)
-
-    def _report(self, message: str, *, code: str | None, source: Literal["server", "protocol", "session"]) -> None:
-        log.warning("session.error", message=message, code=code, source=source)
-        self._emit(events.ErrorReported(at=self._now, message=message, code=code, source=source))
-
     # --- the connection ---------------------------------------------------------------------------
 
     def _link_up(self, epoch: int) -> None:
-        self.epoch = epoch
-        self._send(SessionUpdate(event_id=self._update_id, session=self.config))
+        self.outbox.epoch = epoch
+        self.outbox.send(SessionUpdate(event_id=self._update_id, session=self.config))
 
     @property
     def _update_id(self) -> str:
-        return f"configure_{self.epoch}"
+        return f"configure_{self.outbox.epoch}"
 
     def _link_down(self, news: LinkDown) -> None:
         log.info("wire.lost", epoch=news.epoch, reason=news.reason, attempt=news.attempt)
@@ -231,22 +173,24 @@ class _Conductor:
         if self.speaking is not None and not self.speaking.done:
             # What has arrived of it is played; no more will come.
             self.speaking.done = True
-            self._play(EndTurn(self.speaking.turn))
+            self.outbox.play(EndTurn(self.speaking.turn))
         if news.attempt is not None:
-            self._emit(
-                events.Reconnecting(at=self._now, reason=news.reason, attempt=news.attempt, delay_ms=news.delay_ms)
+            self.outbox.emit(
+                events.Reconnecting(
+                    at=self.outbox.now, reason=news.reason, attempt=news.attempt, delay_ms=news.delay_ms
+                )
             )
 
     def _configured(self, session_id: str) -> None:
         resumed = self.configured_epoch > 0
-        self.configured_epoch = self.epoch
+        self.configured_epoch = self.outbox.epoch
         self.view.session_id = session_id
         log.info("session.connected", session=session_id, resumed=resumed)
-        self._emit(events.Connected(at=self._now, session_id=session_id, resumed=resumed))
+        self.outbox.emit(events.Connected(at=self.outbox.now, session_id=session_id, resumed=resumed))
         if resumed:
             self._resume_conversation()
         else:
-            self.view.tracker.started_at = self._now
+            self.view.tracker.started_at = self.outbox.now
             self.view.state = SessionState.CONNECTED
             self.view.ready.set()
             if self.agent.greets_first:
@@ -255,7 +199,7 @@ class _Conductor:
 
     def _resume_conversation(self) -> None:
         for event in replay(self.view.history, self.ledger.results):
-            self._send(event)
+            self.outbox.send(event)
         if self.response_owed:
             self.response_owed = False
             self._respond(ResponseCreate())
@@ -264,25 +208,27 @@ class _Conductor:
     # --- what the server says ---------------------------------------------------------------------
 
     def _server_event(self, turn: int | None, event: object) -> None:
-        if self.fan_out.wants_protocol:
-            self._emit(events.ServerEventReceived(at=self._now, event=event))  # type: ignore[arg-type]
+        if self.outbox.fan_out.wants_protocol:
+            self.outbox.emit(events.ServerEventReceived(at=self.outbox.now, event=event))  # type: ignore[arg-type]
         if turn is not None:
             self._notice(turn, event)
         if isinstance(event, on.ResponseOutputAudioDelta):  # first: by far the most frequent
-            if turn is not None and turn > self.floor and self.fan_out.wants_audio:
-                self._emit(events.ResponseAudio(at=self._now, turn=turn, item_id=event.item_id, pcm=event.delta))
+            if turn is not None and turn > self.barge_in.floor and self.outbox.fan_out.wants_audio:
+                self.outbox.emit(
+                    events.ResponseAudio(at=self.outbox.now, turn=turn, item_id=event.item_id, pcm=event.delta)
+                )
             return
         entry = self.view.history.apply(event)
         if entry is not None and entry.kind == "message":
-            self.view.tracker.item_seen(entry.item_id, self._now)
+            self.view.tracker.item_seen(entry.item_id, self.outbox.now)
         match event:
             case on.SessionUpdated():
-                if self.configured_epoch != self.epoch:
+                if self.configured_epoch != self.outbox.epoch:
                     self._configured(event.session.id or "")
             case on.ErrorEvent():
                 self._server_error(event)
             case RemoteProtocolError():
-                self._report(f"the server sent what is no event: {event.reason}", code=None, source="protocol")
+                self.outbox.report(f"the server sent what is no event: {event.reason}", code=None, source="protocol")
             case on.InputAudioBufferSpeechStarted():
                 self._speech_started(event.audio_start_ms)
             case on.InputAudioBufferSpeechStopped():
@@ -297,16 +243,16 @@ class _Conductor:
                 self._transcript("user", event.item_id, "", final=True)
                 self._answer_if_owed()
             case on.ResponseOutputAudioTranscriptDelta() | on.ResponseOutputTextDelta():
-                if turn is None or turn > self.floor:
+                if turn is None or turn > self.barge_in.floor:
                     self._transcript("agent", event.item_id, event.delta, final=False)
             case on.ResponseOutputAudioTranscriptDone() | on.ResponseOutputTextDone():
-                if turn is None or turn > self.floor:
+                if turn is None or turn > self.barge_in.floor:
                     self._transcript("agent", event.item_id, "", final=True)
             case on.ResponseOutputItemAdded():
                 if self.speaking is not None and turn == self.speaking.turn and event.item.type == "message":
                     self.speaking.item_ids.append(event.item.id or "")
             case on.ResponseOutputAudioDone():
-                self.complete_items.add(event.item_id)
+                self.barge_in.complete_items.add(event.item_id)
             case on.ResponseOutputItemDone():
                 self._item_done(turn, event.item)
             case on.ResponseDone():
@@ -314,36 +260,38 @@ class _Conductor:
 
     def _server_error(self, event: on.ErrorEvent) -> None:
         error = event.error
-        if error.event_id == self._update_id and self.configured_epoch != self.epoch:
+        if error.event_id == self._update_id and self.configured_epoch != self.outbox.epoch:
             raise ConfigError(f"the server refused the configuration: {error.message}")
         if error.code == "conversation_already_has_active_response":
             self.arbiter.on_collision()
         if error.code == "input_audio_buffer_commit_empty":
             self.respond_on_commit = False
         if error.code not in HARMLESS_ERRORS:
-            self._report(error.message or "unknown error", code=error.code or None, source="server")
+            self.outbox.report(error.message or "unknown error", code=error.code or None, source="server")
 
     def _transcript(self, role: Literal["user", "agent"], item_id: str, delta: str, *, final: bool) -> None:
         entry = self.view.history.get(item_id)
         text = entry.text if entry is not None else delta
-        self._emit(events.Transcript(at=self._now, role=role, item_id=item_id, delta=delta, text=text, final=final))
+        self.outbox.emit(
+            events.Transcript(at=self.outbox.now, role=role, item_id=item_id, delta=delta, text=text, final=final)
+        )
 
     # --- the user's voice -------------------------------------------------------------------------
 
     def _speech_started(self, audio_ms: int) -> None:
         self.user_speaking, self.speech_started_ms = True, audio_ms
         self.cancel_when_created = False
-        self._emit(events.SpeechStart(at=self._now, audio_ms=audio_ms))
+        self.outbox.emit(events.SpeechStart(at=self.outbox.now, audio_ms=audio_ms))
         detection = self.agent.turn_detection
         if detection is None or detection.interrupt_response is not False:
             self._interrupt("speech")
-        self.view.tracker.user_began(self._now)
+        self.view.tracker.user_began(self.outbox.now)
         self.view.state = SessionState.LISTENING
 
     def _speech_stopped(self, audio_ms: int) -> None:
         self.user_speaking = False
-        self._emit(events.SpeechEnd(at=self._now, audio_ms=audio_ms))
-        self.view.tracker.user_ended(self._now, audio_ms - self.speech_started_ms)
+        self.outbox.emit(events.SpeechEnd(at=self.outbox.now, audio_ms=audio_ms))
+        self.view.tracker.user_ended(self.outbox.now, audio_ms - self.speech_started_ms)
         self.view.state = SessionState.PROCESSING
 
     # --- responses --------------------------------------------------------------------------------
@@ -351,7 +299,7 @@ class _Conductor:
     def _respond(self, request: ResponseCreate) -> None:
         allowed = self.arbiter.request(request)
         if allowed is not None:
-            self._send(allowed)
+            self.outbox.send(allowed)
 
     def _notice(self, turn: int, event: object) -> None:
         """A turn begins with the first event that names it: not every server sends `response.created`."""
@@ -363,28 +311,28 @@ class _Conductor:
         self.arbiter.on_created()
         self.ledger.answer_owed = self.response_owed = False
         response_id = event.response.id or "" if isinstance(event, on.ResponseCreated) else ""
-        self.speaking = _Speaking(turn, response_id)
-        self.view.tracker.response_began(self._now)
+        self.speaking = Speaking(turn, response_id)
+        self.view.tracker.response_began(self.outbox.now)
         self.view.state = SessionState.RESPONDING
-        self._emit(events.ResponseStart(at=self._now, turn=turn, response_id=response_id))
+        self.outbox.emit(events.ResponseStart(at=self.outbox.now, turn=turn, response_id=response_id))
         if self.cancel_when_created:
             self.cancel_when_created = False
             self._interrupt("manual")
 
     def _item_done(self, turn: int | None, item: Item) -> None:
         if item.type == "message" and item.id:
-            self.complete_items.add(item.id)
+            self.barge_in.complete_items.add(item.id)
         if item.type != "function_call" or item.status in ("incomplete", "in_progress") or not item.call_id:
             return
         if not self.ledger.begin(item.call_id):
             return
         turn = turn or 0
         call = RunTool(turn, item.call_id, item.name or "", item.arguments or "{}")
-        if turn <= self.floor:
+        if turn <= self.barge_in.floor:
             self._tool_result(_not_run(call, "cancelled: the user interrupted before the tool was started"))
             return
         try:
-            self.tool_calls.send_nowait(call)
+            self.outbox.run_tool(call)
         except trio.WouldBlock:
             self._tool_result(_not_run(call, "too many tools are waiting already; try again later"))
 
@@ -396,22 +344,24 @@ class _Conductor:
         following = self.arbiter.on_done()
         if self.speaking is not None and self.speaking.turn == turn:
             self.speaking.done = True
-            if self.playback is None:
+            if not self.outbox.speaks:
                 self._finished(turn)
-        self._play(EndTurn(turn))
-        self._emit(events.ResponseEnd(at=self._now, turn=turn, response_id=response.id or "", status=status))
+        self.outbox.play(EndTurn(turn))
+        self.outbox.emit(
+            events.ResponseEnd(at=self.outbox.now, turn=turn, response_id=response.id or "", status=status)
+        )
         if status == "failed":
-            self._report(f"the response failed: {_failure(response.status_details)}", code=None, source="server")
+            self.outbox.report(f"the response failed: {_failure(response.status_details)}", code=None, source="server")
         if following is not None:
-            self._send(following)
+            self.outbox.send(following)
         self._answer_if_owed()
 
     def _turn_played(self, item: TurnPlayed) -> None:
         heard_ms = sum(position.heard_ms for position in item.positions)
-        self.view.tracker.agent_played(self._now, heard_ms)
+        self.view.tracker.agent_played(self.outbox.now, heard_ms)
         if heard_ms:
-            self._emit(events.PlaybackEnd(at=self._now, turn=item.turn))
-        self.complete_items.difference_update(position.item_id for position in item.positions)
+            self.outbox.emit(events.PlaybackEnd(at=self.outbox.now, turn=item.turn))
+        self.barge_in.complete_items.difference_update(position.item_id for position in item.positions)
         self._finished(item.turn)
 
     def _finished(self, turn: int) -> None:
@@ -420,103 +370,28 @@ class _Conductor:
             if self.view.state is SessionState.RESPONDING:
                 self.view.state = SessionState.LISTENING if self.listening else SessionState.CONNECTED
 
-    # --- interruption -----------------------------------------------------------------------------
-
-    def _interrupt(self, cause: Literal["speech", "manual"]) -> bool:
-        """Retire the turn that is being made or played. Returns whether there was one."""
-        speaking = self.speaking
-        if speaking is None or speaking.turn <= self.floor or (speaking.done and speaking.played):
-            return False
-        self.floor = speaking.turn
-        if cause == "manual":
-            self.silenced = speaking.turn
-        self.causes[speaking.turn] = cause
-        self.arbiter.drop_waiting()
-        self.fan_out.discard_audio(speaking.turn)
-        self.tool_calls.send_nowait(CancelTurn(speaking.turn))
-        if self.playback is None:
-            self._playback_interrupted(Interrupted(speaking.turn, (), 0.0))
-        else:
-            self._play(Interrupt(speaking.turn))
-        return True
-
-    def _playback_interrupted(self, item: Interrupted) -> None:
-        """Playback is silent; tell the server and the record what was heard."""
-        speaking = self.speaking
-        active = speaking is not None and speaking.turn == item.turn and not speaking.done
-        spoken = self.playback is not None
-        cause = self.causes.pop(item.turn, "manual")
-        plan = plan_truncation(
-            item.positions,
-            complete_items=self.complete_items,
-            unheard_items=speaking.item_ids if speaking is not None and spoken else (),
-            cancel=active and not self._server_cancels(cause),
-        )
-        for event in plan:
-            self._send(event)
-        self.complete_items.difference_update(position.item_id for position in item.positions)
-        self._record_cuts(item, speaking, spoken)
-        being_heard = next((position for position in reversed(item.positions) if position.heard_ms > 0), None)
-        if active or item.discarded_ms > 0:
-            self.view.tracker.agent_interrupted(self._now)
-            heard_ms = int(being_heard.heard_ms) if being_heard is not None else 0
-            log.info("turn.interrupted", turn=item.turn, cause=cause, heard_ms=heard_ms)
-            self._emit(
-                events.Interruption(
-                    at=self._now,
-                    turn=item.turn,
-                    cause=cause,
-                    item_id=being_heard.item_id if being_heard is not None else None,
-                    heard_ms=heard_ms,
-                    discarded_ms=int(item.discarded_ms),
-                )
-            )
-        self.view.tracker.agent_played(self._now, sum(position.heard_ms for position in item.positions))
-        if self.interrupting is not None:
-            self.interrupting.done.set()
-            self.interrupting = None
-
-    def _record_cuts(self, item: Interrupted, speaking: _Speaking | None, spoken: bool) -> None:
-        heard = {position.item_id: position for position in item.positions}
-        for item_id, position in heard.items():
-            if position.heard_ms <= 0:
-                self.view.history.delete(item_id)
-            elif position.heard_ms < position.received_ms:
-                self.view.tracker.truncation_count += 1
-                entry = self.view.history.cut(item_id, position.heard_ms, position.received_ms)
-                if entry is not None:
-                    self._emit(
-                        events.Transcript(
-                            at=self._now,
-                            role="agent",
-                            item_id=item_id,
-                            delta="",
-                            text=entry.heard_text,
-                            final=True,
-                            truncated=True,
-                        )
-                    )
-        if speaking is not None and spoken:
-            for item_id in speaking.item_ids:
-                if item_id not in heard:
-                    self.view.history.delete(item_id)
-
-    def _server_cancels(self, cause: Literal["speech", "manual"]) -> bool:
-        """Whether the server has cancelled its response by itself."""
-        detection = self.agent.turn_detection
-        return cause == "speech" and detection is not None and detection.interrupt_response is not False
+    def _interrupt(self, cause: Cause) -> bool:
+        interrupted = self.barge_in.interrupt(self.speaking, cause)
+        if interrupted:
+            self.arbiter.drop_waiting()
+        return interrupted
 
     # --- tools ------------------------------------------------------------------------------------
+
+    def _tool_started(self, news: ToolStarted) -> None:
+        now, turn, call_id, arguments = self.outbox.now, news.turn, news.call_id, news.arguments
+        self.view.tracker.tool_changed(ToolUse(call_id, news.tool, arguments), now)
+        self.outbox.emit(events.ToolCalled(at=now, turn=turn, call_id=call_id, tool=news.tool, arguments=arguments))
 
     def _tool_result(self, result: ToolResult) -> None:
         if not self.ledger.finish(result.call_id, result.output):
             return
-        self._send(ConversationItemCreate(item=Item.function_call_output(result.call_id, result.output)))
+        self.outbox.send(ConversationItemCreate(item=Item.function_call_output(result.call_id, result.output)))
         use = ToolUse(result.call_id, result.tool, "", result.output, result.failed, result.duration_ms)
-        self.view.tracker.tool_finished(use, self._now)
-        self._emit(
+        self.view.tracker.tool_finished(use, self.outbox.now)
+        self.outbox.emit(
             events.ToolFinished(
-                at=self._now,
+                at=self.outbox.now,
                 turn=result.turn,
                 call_id=result.call_id,
                 tool=result.tool,
@@ -525,7 +400,7 @@ class _Conductor:
                 duration_ms=result.duration_ms,
             )
         )
-        if result.turn > self.silenced:
+        if result.turn > self.barge_in.hushed:
             self.ledger.answer_owed = True
             self._answer_if_owed()
 
@@ -543,8 +418,8 @@ class _Conductor:
             case "interrupt":
                 if not self._interrupt("manual"):
                     self.cancel_when_created = self.arbiter.asked or self.view.state is SessionState.PROCESSING
-                elif self.playback is not None:
-                    self.interrupting = command
+                elif self.outbox.speaks:
+                    self.barge_in.waiting = command
                     return
             case "listen":
                 self._listen(True)
@@ -560,9 +435,9 @@ class _Conductor:
             case "text":
                 self._interrupt("manual")
                 self.cancel_when_created = False
-                self.view.tracker.user_began(self._now)
-                self._send(ConversationItemCreate(item=Item.user_text(command.text)))
-                self.view.tracker.user_ended(self._now, 0.0)
+                self.view.tracker.user_began(self.outbox.now)
+                self.outbox.send(ConversationItemCreate(item=Item.user_text(command.text)))
+                self.view.tracker.user_ended(self.outbox.now, 0.0)
                 self._respond(ResponseCreate())
             case "respond":
                 instructions = command.instructions
@@ -577,7 +452,7 @@ class _Conductor:
             return
         self.listening = listening
         if listening:
-            self._emit(events.ListeningStarted(at=self._now))
+            self.outbox.emit(events.ListeningStarted(at=self.outbox.now))
             if self.view.state is SessionState.CONNECTED:
                 self.view.state = SessionState.LISTENING
             self._set_gate()
@@ -585,7 +460,7 @@ class _Conductor:
         push_to_talk = self.agent.turn_detection is None
         self.respond_on_commit = push_to_talk
         self._set_gate(tail_ms=0 if push_to_talk else CLOSING_SILENCE_MS, commit=push_to_talk)
-        self._emit(events.ListeningStopped(at=self._now))
+        self.outbox.emit(events.ListeningStopped(at=self.outbox.now))
         if self.view.state is SessionState.LISTENING:
             self.view.state = SessionState.CONNECTED
 
@@ -594,24 +469,23 @@ class _Conductor:
             return
         self.view.state = SessionState.PAUSED
         self._set_gate()
-        self._play(Hold(True))
-        self._emit(events.Paused(at=self._now))
+        self.outbox.play(Hold(True))
+        self.outbox.emit(events.Paused(at=self.outbox.now))
 
     def _resume(self) -> None:
         if self.view.state is not SessionState.PAUSED:
             return
         self.view.state = SessionState.LISTENING if self.listening else SessionState.CONNECTED
         self._set_gate()
-        self._play(Hold(False))
-        self._emit(events.Resumed(at=self._now))
+        self.outbox.play(Hold(False))
+        self.outbox.emit(events.Resumed(at=self.outbox.now))
 
     def _set_gate(self, *, tail_ms: int = 0, commit: bool = False) -> None:
+        gate: Literal["open", "muted", "closed"] = "muted" if self.muted else "open"
         if not self.listening or self.view.state is SessionState.PAUSED:
-            self.gate = "closed"
-        else:
-            self.gate = "muted" if self.muted else "open"
-        if self.configured_epoch == self.epoch > 0:
-            self.control.send_nowait(SetMicrophone(self.epoch, self.gate, tail_ms, commit))
+            gate = "closed"
+        if self.configured_epoch == self.outbox.epoch > 0:
+            self.outbox.set_microphone(gate, tail_ms, commit)
 
 
 def _not_run(call: RunTool, reason: str) -> ToolResult:

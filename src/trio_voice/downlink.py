@@ -13,7 +13,7 @@ import trio
 
 from trio_voice.channels import FromServer, InboxItem, Play, PlaybackItem
 from trio_voice.errors import WireLost
-from trio_voice.protocol import ResponseOutputAudioDelta, decode_server_event
+from trio_voice.protocol import ResponseOutputAudioDelta, SessionUpdated, decode_server_event
 from trio_voice.protocol.turns import TurnNumbers
 
 if TYPE_CHECKING:
@@ -27,8 +27,9 @@ async def run(
     playback: trio.MemorySendChannel[PlaybackItem] | None,
     *,
     turns: TurnNumbers,
+    configured: trio.Event,
 ) -> None:
-    """Receive until the wire is lost.
+    """Receive until the wire is lost. `configured` is set when the server has taken the configuration.
 
     Raises: `WireLost`, always: there is no other end than cancellation.
     Closes: its sending ends.
@@ -40,6 +41,8 @@ async def run(
                 turn = turns.turn_of(event)
                 if playback is not None and isinstance(event, ResponseOutputAudioDelta) and turn is not None:
                     playback.send_nowait(Play(turn, event.item_id, event.content_index, event.delta))
+                elif isinstance(event, SessionUpdated):
+                    configured.set()
                 inbox.send_nowait(FromServer(epoch, turn, event))
         except trio.WouldBlock:
             raise WireLost(

@@ -89,7 +89,9 @@ def tool(
     """
 
     def make(function: Callable[..., Any]) -> FunctionTool:
-        tool_name = name or function.__name__
+        tool_name = name or getattr(function, "__name__", None)
+        if tool_name is None:
+            raise ToolSchemaError(f"{function!r} has no name of its own; offer it with @tool(name=…)")
         if not _NAME.fullmatch(tool_name):
             raise ConfigError(f"tool name {tool_name!r}: 1 to 64 letters, digits, _ or - are allowed")
         summary, described = _read_docstring(inspect.getdoc(function) or "")

@@ -52,6 +52,7 @@ class Link:
     epoch: int = 0
     """Numbers connections from 1; nothing of an earlier one reaches a later one."""
     connected_at: float | None = None
+    """When a server last took the configuration: only then is it a connection."""
     uplink: UplinkStatistics = attrs.Factory(UplinkStatistics)
     turns: TurnNumbers = attrs.Factory(TurnNumbers)
 
@@ -130,17 +131,30 @@ async def _connection(
                 stream=await open_stream() if open_stream is not None else None,
             )
         )
-        epoch = link.epoch
-        link.state, link.connected_at = ConnectionState.CONNECTED, trio.current_time()
+        epoch, configured = link.epoch, trio.Event()
         link.turns.start_connection()
         playback = link.playback.clone() if link.playback is not None else None
         frames = link.frames.clone() if link.frames is not None else None
         send = partial(uplink.run, input_format=audio_input.format, statistics=link.uplink)
         connection.start_soon(send, opened, epoch, link.control.clone(), frames)
         link.tell(LinkUp(epoch))
-        receive = partial(downlink.run, turns=link.turns)
+        receive = partial(downlink.run, turns=link.turns, configured=configured)
         connection.start_soon(receive, opened, epoch, link.inbox.clone(), playback)
         connection.start_soon(_heartbeat, opened, options)
+        await _configuration_taken(configured, options)
+        link.state, link.connected_at = ConnectionState.CONNECTED, trio.current_time()
+
+
+async def _configuration_taken(configured: trio.Event, options: ConnectionOptions) -> None:
+    timeout_s = options.connect_timeout_ms / 1000
+    with trio.move_on_after(timeout_s) as waiting:
+        await configured.wait()
+    if waiting.cancelled_caught:
+        raise WireLost(
+            f"{options.url} connected but did not answer session.update within {timeout_s:g} s; "
+            "does it speak the Realtime protocol?",
+            retryable=True,
+        )
 
 
 async def _heartbeat(opened: wire.Wire, options: ConnectionOptions) -> None:

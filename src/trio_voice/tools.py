@@ -6,6 +6,7 @@ model is told is always an answer, also when the tool raised, hung, or gave what
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -100,9 +101,11 @@ class _Executor:
     async def _invoke(self, function: FunctionTool, keywords: dict[str, Any]) -> Any:
         if function.is_async:
             return await function.function(**keywords)
-        return await trio.to_thread.run_sync(
+        value = await trio.to_thread.run_sync(
             lambda: function.function(**keywords), abandon_on_cancel=True, limiter=self.threads
         )
+        # A plain function around an async one gives a coroutine.
+        return await value if inspect.isawaitable(value) else value
 
 
 def _as_text(value: Any) -> str:

@@ -74,7 +74,7 @@ class _WatchedStream(trio.abc.Stream):
 
 
 class Wire:
-    """An open connection that carries text messages. `send` by one task, `receive` by one task."""
+    """An open connection that carries text messages. `receive` by one task; messages of several senders stay whole."""
 
     def __init__(self, connection: trio_websocket.WebSocketConnection, stream: _WatchedStream) -> None:
         self._connection = connection

@@ -1,0 +1,152 @@
+"""Barge-in: the agent falls silent, the model is told what was heard, and the record is cut at the same place.
+
+Two synchronous steps of the conversation. `interrupt` retires the turn: from then on no sound of it is played or
+delivered and no tool of it begins. `silenced` follows when playback has answered with the heard positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal, TypeAlias
+
+import attrs
+
+from trio_voice import events
+from trio_voice.agent import RealtimeAgent
+from trio_voice.channels import CancelTurn, Command, Interrupt, Interrupted
+from trio_voice.logs import log
+from trio_voice.outbox import Outbox
+from trio_voice.playback_buffer import ItemPosition
+from trio_voice.protocol.history import History
+from trio_voice.protocol.truncation import plan_truncation
+from trio_voice.tracker import ConversationTracker
+
+Cause: TypeAlias = Literal["speech", "manual"]
+
+
+@attrs.define(eq=False)
+class Speaking:
+    """The response that is being made or played."""
+
+    turn: int
+    response_id: str
+    item_ids: list[str] = attrs.Factory(list)
+    """Its messages."""
+    done: bool = False
+    """The server will send no more of it."""
+    played: bool = False
+    """All of it was heard."""
+
+
+@attrs.define(eq=False)
+class BargeIn:
+    """What was interrupted, and why."""
+
+    outbox: Outbox
+    history: History
+    tracker: ConversationTracker
+    agent: RealtimeAgent
+    floor: int = 0
+    """Turns at or below it were interrupted."""
+    hushed: int = 0
+    """Turns at or below it were interrupted by command: what their tools find is told the model, but not spoken of."""
+    complete_items: set[str] = attrs.Factory(set)
+    """Items of which the server has sent all, and which are not yet played."""
+    waiting: Command | None = None
+    """Wants to know when all is silent."""
+    _causes: dict[int, Cause] = attrs.Factory(dict)
+    """By turn, until playback has answered."""
+
+    def interrupt(self, speaking: Speaking | None, cause: Cause) -> bool:
+        """Retire the turn that is being made or played. Returns whether there was one."""
+        if speaking is None or speaking.turn <= self.floor or (speaking.done and speaking.played):
+            return False
+        self.floor = speaking.turn
+        if cause == "manual":
+            self.hushed = speaking.turn
+        self._causes[speaking.turn] = cause
+        self.outbox.fan_out.discard_audio(speaking.turn)
+        self.outbox.run_tool(CancelTurn(speaking.turn))
+        if self.outbox.speaks:
+            self.outbox.play(Interrupt(speaking.turn))
+        else:
+            self.silenced(Interrupted(speaking.turn, (), 0.0), speaking)
+        return True
+
+    def silenced(self, news: Interrupted, speaking: Speaking | None) -> None:
+        """Playback is silent: tell the server, the record and the application what was heard."""
+        cause = self._causes.pop(news.turn, "manual")
+        active = speaking is not None and speaking.turn == news.turn and not speaking.done
+        unheard_items = speaking.item_ids if speaking is not None and self.outbox.speaks else []
+        for event in plan_truncation(
+            news.positions,
+            complete_items=self.complete_items,
+            unheard_items=unheard_items,
+            cancel=active and not self._server_cancels(cause),
+        ):
+            self.outbox.send(event)
+        self._cut_record(news, unheard_items)
+        if active or news.discarded_ms > 0:
+            self._report(news, cause)
+        if self.waiting is not None:
+            self.waiting.done.set()
+            self.waiting = None
+
+    def _cut_record(self, news: Interrupted, unheard_items: list[str]) -> None:
+        now = self.outbox.now
+        heard = _by_item(news.positions)
+        self.complete_items.difference_update(heard)
+        self.tracker.agent_played(now, sum(position.heard_ms for position in news.positions))
+        for item_id, position in heard.items():
+            if position.heard_ms < 1:  # less than the protocol can say
+                self.history.delete(item_id)
+            elif position.heard_ms < position.received_ms:
+                self.tracker.truncation_count += 1
+                entry = self.history.cut(item_id, position.heard_ms, position.received_ms)
+                text = entry.heard_text if entry is not None else ""
+                self.outbox.emit(
+                    events.Transcript(
+                        at=now, role="agent", item_id=item_id, delta="", text=text, final=True, truncated=True
+                    )
+                )
+        for item_id in unheard_items:
+            if item_id not in heard:
+                self.history.delete(item_id)
+
+    def _report(self, news: Interrupted, cause: Cause) -> None:
+        being_heard = next((position for position in reversed(news.positions) if position.heard_ms > 0), None)
+        heard_ms = int(being_heard.heard_ms) if being_heard is not None else 0
+        log.info("turn.interrupted", turn=news.turn, cause=cause, heard_ms=heard_ms)
+        self.tracker.agent_interrupted(self.outbox.now)
+        self.outbox.emit(
+            events.Interruption(
+                at=self.outbox.now,
+                turn=news.turn,
+                cause=cause,
+                item_id=being_heard.item_id if being_heard is not None else None,
+                heard_ms=heard_ms,
+                discarded_ms=int(news.discarded_ms),
+            )
+        )
+
+    def _server_cancels(self, cause: Cause) -> bool:
+        """Whether the server has cancelled its response by itself."""
+        detection = self.agent.turn_detection
+        return cause == "speech" and detection is not None and detection.interrupt_response is not False
+
+
+def _by_item(positions: Iterable[ItemPosition]) -> dict[str, ItemPosition]:
+    """One position for each item: its spoken parts, where there are several, taken together."""
+    items: dict[str, ItemPosition] = {}
+    for position in positions:
+        before = items.get(position.item_id)
+        items[position.item_id] = (
+            position
+            if before is None
+            else attrs.evolve(
+                position,
+                heard_ms=before.heard_ms + position.heard_ms,
+                received_ms=before.received_ms + position.received_ms,
+            )
+        )
+    return items

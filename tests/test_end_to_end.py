@@ -1,0 +1,84 @@
+"""One conversation over a real loopback socket, in real time, with a key and with the wrong one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import trio
+
+from kit import NO_FADE, RATE_HZ
+from trio_voice import ConnectionOptions, RealtimeAgent, RealtimeSession, WireLost, events, tool
+from trio_voice.server.listen import serve
+from trio_voice.server.scripted import Call, Say, ScriptedBrain, tone
+from trio_voice.testing import RecordingSpeaker, ScriptedMicrophone
+
+
+@tool
+def opening_hours(day: str) -> str:
+    """When the shop is open."""
+    return f"nine to five on {day}"
+
+
+async def test_a_conversation_over_loopback() -> None:
+    brain = ScriptedBrain(
+        [[Call("opening_hours", '{"day": "Monday"}')], Say("From nine to five.", 3000), Say("Goodbye.", 200)],
+        ["When are you open on Monday?", "Thanks."],
+    )
+    microphone, speaker = ScriptedMicrophone(), RecordingSpeaker(block_ms=10)
+    async with trio.open_nursery() as nursery:
+        listening = await nursery.start(lambda task_status: serve(brain, api_key="secret", task_status=task_status))
+        session = RealtimeSession(
+            RealtimeAgent(tools=[opening_hours]),
+            connection=ConnectionOptions(url=listening.url, model="any", api_key="secret"),
+            microphone=microphone,
+            speaker=speaker,
+            audio_output=NO_FADE,
+        )
+        stream = session.events()
+        with trio.fail_after(30):
+            async with session:
+                await session.start_listening()
+                await microphone.say(tone(440, 500, RATE_HZ).tobytes())
+                await stream.wait_for(events.PlaybackStart)
+                await trio.sleep(1)  # let a few words be heard
+                await microphone.say(tone(440, 500, RATE_HZ).tobytes())
+                interruption = await stream.wait_for(events.Interruption)
+                await stream.wait_for(events.PlaybackEnd)
+                assert [line.text for line in session.transcript()][::3] == ["When are you open on Monday?", "Goodbye."]
+        nursery.cancel_scope.cancel()
+    heard = memoryview(speaker.pcm).cast("h")
+    assert 1000 < interruption.heard_ms < 2900
+    marks = [sample >> 8 for sample in heard if sample]
+    assert set(marks) == {2, 3}, "the answer, as far as it was heard, and the last word"
+    assert marks.count(2) * 1000 // RATE_HZ == interruption.heard_ms, "the device played what was reported, no more"
+    assert marks.count(3) == RATE_HZ // 5
+    assert marks == sorted(marks), "nothing of the interrupted answer after the new one began"
+
+
+async def test_a_wrong_key_is_refused_with_what_to_do() -> None:
+    async with trio.open_nursery() as nursery:
+        listening = await nursery.start(
+            lambda task_status: serve(ScriptedBrain(), api_key="secret", task_status=task_status)
+        )
+        options = ConnectionOptions(url=listening.url, model=None, api_key="wrong")
+        with pytest.raises(WireLost, match=r"401.*OPENAI_API_KEY") as refused:
+            async with RealtimeSession(RealtimeAgent(), connection=options):
+                pytest.fail("entered")
+        assert not refused.value.retryable
+        nursery.cancel_scope.cancel()
+
+
+async def test_nobody_there_is_said_plainly() -> None:
+    options = ConnectionOptions(url="ws://127.0.0.1:9/v1/realtime", model=None)
+    with pytest.raises(WireLost, match="is the server running there"):
+        async with RealtimeSession(RealtimeAgent(), connection=options):
+            pytest.fail("entered")
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    heavy = ["numpy", "soxr", "sounddevice", "trio_websocket", "structlog", "rich", "click", "asyncio", "onnxruntime"]
+    code = f"import sys, trio_voice; print([name for name in {heavy!r} if name in sys.modules])"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert loaded.strip() == "[]"
