@@ -154,6 +154,7 @@ SERVICE_CORPUS: list[tuple[str, Any]] = [
     ("Transfer me to sales please, and where is order 67890?", to("sales") + order("67890")),
     ("Call me back about order 12345 at 555-1234.", callback("555-1234", "order 12345")),
     ("I need a callback at 555-1234 for billing issues.", callback("555-1234", "billing issues")),
+    ("call me back | 555-1234 | to-morrow morning | a refund", callback("555-1234", "refund", "tomorrow morning")),
     ("call me back | 555-1234 | tomorrow morning", "What is it about?"),
     ("call me back | 555-1234 | tomorrow morning | a refund", callback("555-1234", "refund", "tomorrow morning")),
     ("Where's my order? | Actually, transfer me to sales.", to("sales")),

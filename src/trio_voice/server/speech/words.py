@@ -18,6 +18,8 @@ MAX_HEARD_CHARACTERS = 2000
 
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*|[0-9]+")
 _AM_PM = re.compile(r"\b([ap])\.\s?m\b\.?", re.IGNORECASE)
+_OLD_HYPHEN = re.compile(r"\bto-(?=(?:day|morrow|night)\b)", re.IGNORECASE)
+"""Recognisers write "to-morrow" now and then, as their books did."""
 _THOUSANDS = re.compile(r"(?<=[0-9]),(?=[0-9]{3}\b)")
 
 
@@ -51,7 +53,7 @@ class Heard:
 def hear(text: str) -> Heard:
     """Split an utterance; letters part from figures ("Ord12345" is two words), "3 p.m." becomes "3 pm"."""
     tidy = unicodedata.normalize("NFKC", text[:MAX_HEARD_CHARACTERS]).encode("utf-8", "ignore").decode("utf-8")
-    tidy = _THOUSANDS.sub("", _AM_PM.sub(r"\1m", tidy))
+    tidy = _OLD_HYPHEN.sub("to", _THOUSANDS.sub("", _AM_PM.sub(r"\1m", tidy)))
     words: list[Word] = []
     for match in _WORD.finditer(tidy):
         after = tidy[match.end() : match.end() + 1]
