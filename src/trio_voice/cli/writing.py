@@ -84,7 +84,7 @@ class _Page:
 
     async def answered(self) -> None:
         """Show what comes until the answer is whole, and heard where there is a loudspeaker."""
-        calls, done, unheard_turn = 0, False, -1
+        calls, begun, done, unheard_turn = 0, False, False, -1
         while not (done and unheard_turn < 0):
             event: events.SessionEvent | None = None
             with trio.move_on_after(PATIENCE_S):
@@ -99,13 +99,15 @@ class _Page:
                 case events.ServerEventReceived(event=wire.ResponseOutputItemDone(item=item)):
                     calls += item.type == "function_call"
                 case events.ServerEventReceived(event=wire.ResponseDone(response=response)):
-                    done = not calls or response.status != "completed"
-                    calls = 0
+                    done = not calls and response.status != "failed"
+                    calls, begun = 0, False
+                case events.ResponseStart():
+                    begun = True
                 case events.ResponseAudio(turn=turn) if self.session.has_speaker:
                     unheard_turn = turn
                 case events.PlaybackEnd(turn=turn) | events.Interruption(turn=turn) if turn >= unheard_turn:
                     unheard_turn = -1
-                case events.ErrorReported(source="server"):
+                case events.ErrorReported(source="server") if not begun:  # refused, or failed and told just after
                     return
                 case _:
                     pass
