@@ -17,11 +17,12 @@ from trio_voice.server.brain import Brain
 from trio_voice.server.listen import Listening, serve
 
 HANG_GUARD_S = 20.0
-WITHOUT_KEYS = {
-    name: value
-    for name, value in os.environ.items()
-    if name not in ("OPENAI_API_KEY", "TRIO_VOICE_API_KEY", "TRIO_VOICE_LLM_KEY")
-}
+KEYS = ("OPENAI_API_KEY", "TRIO_VOICE_API_KEY", "TRIO_VOICE_LLM_KEY")
+
+
+def without_keys() -> dict[str, str]:
+    """This process's environment as it is now, so that nobody's key is used."""
+    return {name: value for name, value in os.environ.items() if name not in KEYS}
 
 
 @attrs.define(eq=False)
@@ -90,7 +91,7 @@ async def program(*arguments: str, cwd: str | None = None) -> AsyncIterator[Prog
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env=WITHOUT_KEYS,
+        env=without_keys(),
         cwd=cwd,
     )
     assert process.stdout is not None
@@ -118,7 +119,7 @@ async def program_at_terminal(*arguments: str) -> AsyncIterator[tuple[Program, i
         stdin=terminal,
         stdout=terminal,
         stderr=terminal,
-        env={**WITHOUT_KEYS, "TERM": "xterm", "COLUMNS": "100", "LINES": "30"},
+        env={**without_keys(), "TERM": "xterm", "COLUMNS": "100", "LINES": "30"},
         start_new_session=True,
         preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # so that \x03 is a Ctrl-C
     )

@@ -16,7 +16,7 @@ import pytest
 import trio
 from click.testing import CliRunner, Result
 
-from program import HANG_GUARD_S, WITHOUT_KEYS, command, program, program_at_terminal, serving
+from program import HANG_GUARD_S, command, program, program_at_terminal, serving, without_keys
 from trio_voice.audio import level_dbfs
 from trio_voice.cli import main, running
 from trio_voice.demo.caller import __file__ as caller_file
@@ -361,7 +361,7 @@ async def test_a_port_in_use_and_an_llm_that_is_not_there_are_told() -> None:
 @pytest.mark.speech
 def test_the_module_runs_and_talk_starts_and_ends_its_own_server() -> None:
     pytest.importorskip("moonshine_voice")
-    ask = partial(subprocess.run, capture_output=True, text=True, timeout=2 * HANG_GUARD_S, env=WITHOUT_KEYS)
+    ask = partial(subprocess.run, capture_output=True, text=True, timeout=2 * HANG_GUARD_S, env=without_keys())
     talk = ask(command("talk", "--text"), input="Where is my order 12345?\n")
     assert talk.returncode == 0, talk.stderr
     assert talk.stdout.startswith("No key and no --url. Starting the local server")
