@@ -61,16 +61,22 @@ async def talk(options: dict[str, Any], console: Console, ending: Ending) -> Non
                 entered = ending.is_normal = True
                 with trio.move_on_after(options["seconds"] or float("inf")):
                     if page is not None:
-                        console.print(f"Connected to {connection.url}", soft_wrap=True, highlight=False, style="dim")
+                        _say_connected(connection, console)
                         await writing.converse(session, page, console)
                     else:
                         show = partial(view.show, session, console=console, title=connection.url, levels=levels)
                         await screen.start(_show_to_the_end, show, ending)
                         await session.start_listening()
+                        if not console.is_terminal:  # there the view says so
+                            _say_connected(connection, console)
                         await trio.sleep_forever()
         finally:
             if entered:
                 _tell(session.summary(), options["summary"], console)
+
+
+def _say_connected(connection: ConnectionOptions, console: Console) -> None:
+    console.print(f"Connected to {connection.url}", soft_wrap=True, highlight=False, markup=False, style="dim")
 
 
 async def _show_to_the_end(show: Any, ending: Ending, *, task_status: trio.TaskStatus[None]) -> None:
