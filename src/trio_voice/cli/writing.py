@@ -129,6 +129,10 @@ class _Page:
                 outcome = "failed: " if failed else ""
                 words = f"{tool}  {outcome}{short_json(output, TOOL_LETTERS)}"
                 self.console.print(self.spoken("tool", words), soft_wrap=True)
+            case events.Reconnecting(reason=reason, attempt=attempt):
+                self.console.print(
+                    self.spoken("error", f"{reason}; connecting again, attempt {attempt}"), soft_wrap=True
+                )
             case events.ErrorReported(message=message):
                 self.console.print(self.spoken("error", message), soft_wrap=True)
 
