@@ -23,15 +23,19 @@ from typing import Any
 
 import attrs
 import pytest
+import trio
+from trio.testing import MockClock
 
 import trio_voice
-from trio_voice import channels, errors
+from kit import call
+from trio_voice import channels, errors, events
 from trio_voice.agent import RealtimeAgent
 from trio_voice.config import AgentCapability, AudioInputConfig, AudioOutputConfig, ConnectionOptions, SessionState
 from trio_voice.events import EVENT_NAMES
 from trio_voice.function_tools import FunctionTool
+from trio_voice.server.scripted import Say, ScriptedBrain
 from trio_voice.session import RealtimeSession
-from trio_voice.tracker import SessionMetrics
+from trio_voice.tracker import ConversationTurn, SessionMetrics, TranscriptLine
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -261,7 +265,20 @@ def test_every_method_and_state_of_a_session_is_explained() -> None:
     rows = table_under(page, "Methods") + table_under(page, "What it shows")
     assert {re.split(r"[(`]", row[0])[0] for row in rows} == public
     assert [row[0] for row in table_under(page, "States")] == [state.value for state in SessionState]
-    assert [row[0] for row in table_under(page, "Metrics")] == [field.name for field in attrs.fields(SessionMetrics)]
+    for heading, values in (
+        ("Metrics", SessionMetrics),
+        ("ConversationTurn", ConversationTurn),
+        ("TranscriptLine", TranscriptLine),
+    ):
+        assert [row[0] for row in table_under(page, heading)] == [field.name for field in attrs.fields(values)]
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    source = (ROOT / "src/trio_voice/__init__.py").read_text(encoding="utf-8")
+    reference = "".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs").rglob("*.md"))
+    names = re.findall(r"(\w+) as \w+", source)
+    assert len(names) > 20
+    assert [name for name in names if not re.search(rf"\b{name}\b", reference)] == []
 
 
 def test_the_tool_decorator_s_options_are_explained() -> None:
@@ -294,3 +311,67 @@ def test_the_package_s_version_has_an_entry_in_the_changelog() -> None:
 
     assert trio_voice.__name__ == "trio_voice"
     assert f"## {version('trio-voice')}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+# --- faults that docs/reference/session.md admits -------------------------------------------------
+# One that passes was repaired: take it off that page, and give the test to the tests of the session.
+
+RECONNECTING = ConnectionOptions(url="ws://memory/v1/realtime", model=None)
+
+
+@pytest.mark.xfail(reason="docs/reference/session.md: a pause before the answer is lost")
+async def test_a_pause_before_the_answer_ends_with_resume(autojump_clock: MockClock) -> None:
+    async with call(ScriptedBrain([Say("An answer.", 1000)], think_ms=1000)) as on:
+        await on.speak()
+        await on.next(events.SpeechEnd)
+        await on.session.pause()
+        await trio.sleep(3)
+        await on.session.resume()
+        await trio.sleep(3)
+        assert on.turns_heard() == [0]
+
+
+@pytest.mark.xfail(reason="docs/reference/session.md: the state stays `responding` after interrupt()")
+async def test_an_interruption_ends_the_state_of_responding(autojump_clock: MockClock) -> None:
+    async with call(ScriptedBrain([Say("A long answer.", 5000)]), listening=False) as on:
+        await on.session.respond()
+        await on.next(events.PlaybackStart)
+        await on.session.interrupt()
+        await trio.sleep(1)
+        assert on.session.state is SessionState.CONNECTED
+
+
+@pytest.mark.xfail(reason="docs/reference/session.md: the state stays `processing` where there is no answer")
+async def test_an_utterance_that_is_not_answered_is_not_processed_for_ever(autojump_clock: MockClock) -> None:
+    async with call(ScriptedBrain([], lambda samples, rate_hz: "")) as on:
+        await on.speak()
+        await trio.sleep(30)
+        assert on.session.state is SessionState.LISTENING
+
+
+@pytest.mark.xfail(reason="docs/reference/session.md: what is asked for in an outage is lost")
+async def test_a_text_in_an_outage_is_answered_after_it(autojump_clock: MockClock) -> None:
+    brain = ScriptedBrain([Say("One.", 300), Say("Two.", 300)])
+    async with call(brain, connection=RECONNECTING, listening=False) as on:
+        await on.session.send_text("First.")
+        await on.next(events.PlaybackEnd)
+        await on.drop()
+        await on.next(events.Reconnecting)
+        await on.session.send_text("Second.")
+        await trio.sleep(10)
+        assert on.turns_heard() == [0, 1]
+
+
+@pytest.mark.xfail(reason="docs/reference/session.md: a restored answer cannot be truncated")
+async def test_an_answer_cut_after_a_reconnection_is_remembered_as_heard(autojump_clock: MockClock) -> None:
+    brain = ScriptedBrain([Say("One two three four five six.", 6000), Say("Yes.", 300)], ["Go.", "Stop."])
+    async with call(brain, connection=RECONNECTING) as on:
+        await on.speak()
+        await on.next(events.ResponseEnd)
+        await on.drop()
+        await on.next(events.Connected)
+        await on.speak()
+        await on.next(events.Interruption)
+        await on.next(events.PlaybackEnd)
+    told = [item.text for item in brain.requests[-1].items if item.role == "assistant"]
+    assert len(told[0]) < len("One two three four five six.")
