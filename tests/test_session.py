@@ -340,6 +340,29 @@ async def test_audio_events_carry_the_whole_answer(autojump_clock: MockClock) ->
         assert len(pcm) // 2 == int(1.234 * RATE_HZ)
 
 
+async def test_sound_comes_between_the_start_and_the_end_of_its_response(autojump_clock: MockClock) -> None:
+    """It may take the short way past the conversation, but never out of order."""
+    brain = ScriptedBrain([Say("One.", 900), Say("Two.", 900), Say("Three.", 900)])
+    async with call(brain, listening=False, audio=True) as on:
+        everything = on.session.events(audio=True)
+        for _ in range(3):
+            await on.session.respond()
+            await on.next(events.PlaybackEnd)
+        await on.session.disconnect()
+        order = [event async for event in everything]
+    open_turn, pieces = 0, 0
+    for event in order:
+        match event:
+            case events.ResponseStart(turn=turn):
+                open_turn = turn
+            case events.ResponseAudio(turn=turn):
+                pieces += 1
+                assert turn == open_turn, "sound before its response began, or after it ended"
+            case events.ResponseEnd():
+                open_turn = 0
+    assert pieces >= 3
+
+
 async def test_disconnect_ends_the_session_but_not_the_body(autojump_clock: MockClock) -> None:
     async with call(ScriptedBrain([Say("Long.", 60_000)]), listening=False) as on:
         await on.session.respond()

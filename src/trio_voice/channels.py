@@ -301,7 +301,8 @@ class EventStream:
         return self
 
     async def __anext__(self) -> SessionEvent:
-        await trio.lowlevel.checkpoint()
+        if self._queue or self._closed:
+            await trio.lowlevel.checkpoint()  # others get a turn although nothing has to be waited for
         while not self._queue:
             if self._closed:
                 raise StopAsyncIteration
@@ -320,11 +321,18 @@ class EventStream:
 
 
 class EventFanOut:
-    """The sending side of all event streams of a session."""
+    """The sending side of all event streams of a session.
+
+    The conversation sends here. Sound alone may also come straight from the downlink, which saves it a hop: `pass_by`
+    takes it when it belongs to the turn that the conversation has opened, and an interruption shuts that door in the
+    same step in which it takes queued sound away.
+    """
 
     def __init__(self) -> None:
         self._streams: list[EventStream] = []
         self._closed = False
+        self.open_turn: int | None = None
+        """The turn whose sound may pass the conversation by."""
 
     def subscribe(self, *, audio: bool = False, protocol: bool = False) -> EventStream:
         stream = EventStream(audio=audio, protocol=protocol)
@@ -353,7 +361,20 @@ class EventFanOut:
             if (stream.audio or not is_audio) and (stream.protocol or not is_protocol):
                 stream.put(event)
 
+    def pass_by(self, turn: int, item_id: str, pcm: bytes) -> bool:
+        """Deliver sound of `turn` at once. False when it has to go through the conversation.
+
+        Only right after everything that arrived before has been dealt with, or the order of events would change.
+        """
+        if turn != self.open_turn or self.wants_protocol:
+            return False
+        if self.wants_audio:
+            self.emit(ResponseAudio(at=trio.current_time(), turn=turn, item_id=item_id, pcm=pcm))
+        return True
+
     def discard_audio(self, turn: int) -> None:
+        if self.open_turn is not None and self.open_turn <= turn:
+            self.open_turn = None
         for stream in self._streams:
             stream.discard_audio(turn)
 

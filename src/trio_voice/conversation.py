@@ -314,6 +314,7 @@ class _Conductor:
         self.speaking = Speaking(turn, response_id)
         self.view.tracker.response_began(self.outbox.now)
         self.view.state = SessionState.RESPONDING
+        self.outbox.fan_out.open_turn = turn
         self.outbox.emit(events.ResponseStart(at=self.outbox.now, turn=turn, response_id=response_id))
         if self.cancel_when_created:
             self.cancel_when_created = False

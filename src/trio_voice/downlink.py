@@ -2,7 +2,8 @@
 
 trio-websocket answers pings in the task that also delivers messages, so a downlink that waited would look to the
 peer like a dead client. Sound goes straight to playback, tagged with its turn; the turn floor over there makes the
-order of the two senders irrelevant. Everything, sound included, also goes to the conversation.
+order of the two senders irrelevant. It also goes straight to the application while nothing is interrupted; everything
+else, and sound whenever there is a doubt, goes to the conversation.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from trio_voice.channels import FromServer, InboxItem, Play, PlaybackItem
+from trio_voice.channels import EventFanOut, FromServer, InboxItem, Play, PlaybackItem
 from trio_voice.errors import WireLost
 from trio_voice.protocol import ResponseOutputAudioDelta, SessionUpdated, decode_server_event
 from trio_voice.protocol.turns import TurnNumbers
@@ -27,6 +28,7 @@ async def run(
     playback: trio.MemorySendChannel[PlaybackItem] | None,
     *,
     turns: TurnNumbers,
+    fan_out: EventFanOut,
     configured: trio.Event,
 ) -> None:
     """Receive until the wire is lost. `configured` is set when the server has taken the configuration.
@@ -39,8 +41,13 @@ async def run(
             while True:
                 event = decode_server_event(await wire.receive())
                 turn = turns.turn_of(event)
-                if playback is not None and isinstance(event, ResponseOutputAudioDelta) and turn is not None:
-                    playback.send_nowait(Play(turn, event.item_id, event.content_index, event.delta))
+                if isinstance(event, ResponseOutputAudioDelta) and turn is not None:
+                    if playback is not None:
+                        playback.send_nowait(Play(turn, event.item_id, event.content_index, event.delta))
+                    # A conversation that waits has dealt with all that came before, so the order stays.
+                    waits = inbox.statistics().tasks_waiting_receive > 0
+                    if waits and fan_out.pass_by(turn, event.item_id, event.delta):
+                        continue
                 elif isinstance(event, SessionUpdated):
                     configured.set()
                 inbox.send_nowait(FromServer(epoch, turn, event))

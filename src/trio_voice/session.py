@@ -111,6 +111,7 @@ class RealtimeSession:
             frames.receiver if microphone is not None else None,
             to_conversation.clone(),
             to_playback if speaker is not None else None,
+            self._fan_out,
         )
         try:
             async with trio.open_nursery() as nursery:

@@ -23,7 +23,7 @@ import trio.abc
 
 from trio_voice import downlink, uplink
 from trio_voice.audio import Frame
-from trio_voice.channels import InboxItem, LinkDown, LinkUp, PlaybackItem, UplinkItem
+from trio_voice.channels import EventFanOut, InboxItem, LinkDown, LinkUp, PlaybackItem, UplinkItem
 from trio_voice.config import AudioInputConfig, ConnectionOptions, ConnectionState
 from trio_voice.errors import WireLost
 from trio_voice.protocol.turns import TurnNumbers
@@ -48,6 +48,7 @@ class Link:
     frames: trio.MemoryReceiveChannel[Frame] | None
     inbox: trio.MemorySendChannel[InboxItem]
     playback: trio.MemorySendChannel[PlaybackItem] | None
+    fan_out: EventFanOut
     state: ConnectionState = ConnectionState.DISCONNECTED
     epoch: int = 0
     """Numbers connections from 1; nothing of an earlier one reaches a later one."""
@@ -138,7 +139,7 @@ async def _connection(
         send = partial(uplink.run, input_format=audio_input.format, statistics=link.uplink)
         connection.start_soon(send, opened, epoch, link.control.clone(), frames)
         link.tell(LinkUp(epoch))
-        receive = partial(downlink.run, turns=link.turns, configured=configured)
+        receive = partial(downlink.run, turns=link.turns, fan_out=link.fan_out, configured=configured)
         connection.start_soon(receive, opened, epoch, link.inbox.clone(), playback)
         connection.start_soon(_heartbeat, opened, options)
         await _configuration_taken(configured, options)
