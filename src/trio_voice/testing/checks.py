@@ -1,0 +1,324 @@
+"""What must hold of a conversation, looked for while it goes on and when it is over.
+
+Watches a `RealtimeSession` from both ends: the messages as they pass the server, and the session's events, sound and
+tools. The invariant: it only looks. A `Violation` says which rule, when, and what was seen.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import attrs
+import msgspec
+import numpy as np
+import trio
+
+from trio_voice import events
+from trio_voice.errors import WireLost
+from trio_voice.server.scripted import LoudnessDetector
+from trio_voice.testing.faults import FATAL_FAULTS, Fault
+from trio_voice.testing.server import Direction, ServedConnection
+
+HARMLESS = {
+    "response_cancel_not_active",
+    "conversation_already_has_active_response",
+    "input_audio_buffer_commit_empty",
+    "session_expired",
+    "simulated",
+}
+"""Errors of the server that are part of normal life."""
+CLOSING_S = 1.05
+STALE_MS = 100.0
+"""Sound that may be sent ahead of real time on a connection: the frame under way, and rounding."""
+
+APPEND = '{"type":"input_audio_buffer.append"'
+DELTA = '{"type":"response.output_audio.delta"'
+
+
+@attrs.frozen
+class Violation:
+    """A rule that did not hold."""
+
+    rule: str
+    at_s: float
+    seen: str
+
+
+class _Item(msgspec.Struct):
+    type: str = ""
+    id: str | None = ""
+    call_id: str | None = ""
+    status: str | None = ""
+
+
+class _Named(msgspec.Struct):
+    id: str | None = ""
+    status: str | None = ""
+
+
+class _Error(msgspec.Struct):
+    code: str | None = ""
+    message: str | None = ""
+
+
+class _Message(msgspec.Struct):
+    type: str
+    response_id: str = ""
+    item_id: str = ""
+    delta: str = ""
+    item: _Item = msgspec.field(default_factory=_Item)
+    response: _Named = msgspec.field(default_factory=_Named)
+    session: _Named = msgspec.field(default_factory=_Named)
+    error: _Error = msgspec.field(default_factory=_Error)
+
+
+_read = msgspec.json.Decoder(_Message).decode
+WATCHED = tuple(
+    f'{{"type":"{name}"'
+    for name in ("response.done", "response.output_item.done", "session.updated", "error", DELTA[9:-1])
+)
+
+
+@attrs.define(eq=False)
+class Answered:
+    """A response, as the server made it."""
+
+    connection: int
+    mark: int = 0
+    samples: int = 0
+    status: str = ""
+
+
+@attrs.define(eq=False)
+class Told:
+    """What passed the server on one connection."""
+
+    session_id: str = ""
+    configured_at: float | None = None
+    appended_ms: float = 0.0
+    calls: set[str] = attrs.Factory(set)
+    outputs: Counter[str] = attrs.Factory(Counter)
+
+
+@attrs.define(eq=False)
+class Watch:
+    """Both ends of one conversation."""
+
+    ear: Ear
+    violations: list[Violation] = attrs.Factory(list)
+    told: dict[int, Told] = attrs.Factory(dict)
+    """By connection."""
+    responses: dict[str, Answered] = attrs.Factory(dict)
+    """By id."""
+    item_ms: Counter[str] = attrs.Factory(Counter)
+    turns: dict[int, str] = attrs.Factory(dict)
+    """Response ids by turn."""
+    silent_from: dict[int, int] = attrs.Factory(dict)
+    """By turn: the sample from which it must not be heard."""
+    played: set[int] = attrs.Factory(set)
+    ended: dict[int, str] = attrs.Factory(dict)
+    connected: int = 0
+    """The newest connection that the session has told of."""
+    reconnects: int = 0
+    interruptions: int = 0
+    tool_runs: Counter[int] = attrs.Factory(Counter)
+    tools_running: int = 0
+    called: dict[str, str | None] = attrs.Factory(dict)
+    """By call id: the output."""
+    corrupted: bool = False
+    paused_ms: float = 0.0
+
+    def wrong(self, rule: str, seen: str) -> None:
+        self.violations.append(Violation(rule, round(trio.current_time(), 3), seen))
+
+    # --- at the server ----------------------------------------------------------------------------
+
+    def message(self, connection: ServedConnection, direction: Direction, text: str) -> None:
+        told = self.told.get(connection.number)
+        if told is None:
+            told = self.told[connection.number] = Told()
+        if direction == "received":
+            if text.startswith(APPEND):
+                self._appended(told, connection, text)
+            elif "function_call" in text:
+                self._restored(told, _read(text).item)
+        elif text.startswith(WATCHED):
+            self._sent(told, connection, _read(text))
+
+    def _appended(self, told: Told, connection: ServedConnection, text: str) -> None:
+        told.appended_ms += len(text) * 3 / 4 / 48  # the frame's JSON makes it a millisecond too long
+        if told.configured_at is None:
+            self.wrong("stale microphone", f"sound on connection {connection.number} before it was configured")
+            return
+        open_ms = (trio.current_time() - told.configured_at) * 1000
+        if told.appended_ms * 0.95 > open_ms + STALE_MS:
+            self.wrong("stale microphone", f"{told.appended_ms:.0f} ms sent on a connection open for {open_ms:.0f} ms")
+
+    def _restored(self, told: Told, item: _Item) -> None:
+        if item.type == "function_call":
+            told.calls.add(item.call_id or "")
+        elif item.type == "function_call_output":
+            told.outputs[item.call_id or ""] += 1
+            if told.outputs[item.call_id or ""] > 1:
+                self.wrong("result once", f"the result of {item.call_id} was delivered twice on one connection")
+
+    def _sent(self, told: Told, connection: ServedConnection, message: _Message) -> None:
+        match message.type:
+            case "response.output_audio.delta":
+                answered = self.responses.setdefault(message.response_id, Answered(connection.number))
+                if not answered.samples:
+                    answered.mark = _mark(message.delta)
+                samples = (len(message.delta) * 3 // 4 - message.delta[-2:].count("=")) // 2
+                answered.samples += samples
+                self.item_ms[message.item_id] += samples / 24
+            case "response.done":
+                answered = self.responses.setdefault(message.response.id or "", Answered(connection.number))
+                answered.status = message.response.status or ""
+            case "response.output_item.done":
+                if message.item.type == "function_call" and message.item.status == "completed":
+                    told.calls.add(message.item.call_id or "")
+            case "session.updated":
+                told.session_id = message.session.id or ""
+                if told.configured_at is None:
+                    told.configured_at = trio.current_time()
+            case "error":
+                if (message.error.code or "") not in HARMLESS and not self.corrupted:
+                    self.wrong("accepted by the server", f"{message.error.code}: {message.error.message}")
+
+    # --- at the session ---------------------------------------------------------------------------
+
+    def event(self, event: events.SessionEvent) -> None:
+        match event:
+            case events.Connected():
+                self.reconnects += event.resumed
+                numbers = [number for number, told in self.told.items() if told.session_id == event.session_id]
+                self.connected = max(numbers, default=self.connected)
+            case events.ResponseStart():
+                self._began(event)
+            case events.Interruption():
+                self._interrupted(event)
+            case events.ResponseEnd():
+                self.ended[event.turn] = event.status
+            case events.PlaybackEnd():
+                self.played.add(event.turn)
+            case events.ToolCalled():
+                if event.call_id in self.called:
+                    self.wrong("tool once", f"{event.call_id} was begun twice")
+                self.called[event.call_id] = None
+            case events.ToolFinished():
+                if self.called.get(event.call_id) is not None:
+                    self.wrong("result once", f"{event.call_id} ended twice")
+                self.called[event.call_id] = event.output
+
+    def _began(self, event: events.ResponseStart) -> None:
+        self.turns[event.turn] = event.response_id
+        answered = self.responses.get(event.response_id)
+        if answered is not None and answered.connection < self.connected:
+            self.wrong(
+                "nothing of an old epoch",
+                f"a response of connection {answered.connection} began after connection {self.connected} was there",
+            )
+
+    def _interrupted(self, event: events.Interruption) -> None:
+        self.interruptions += 1
+        self.silent_from[event.turn] = self.ear.position
+        if event.item_id is not None and event.heard_ms > self.item_ms[event.item_id] + 1 and not self.corrupted:
+            self.wrong("heard ≤ received", f"{event.heard_ms} ms heard of {self.item_ms[event.item_id]:.0f} ms sent")
+
+    # --- when it is over --------------------------------------------------------------------------
+
+    def judge_sound(self) -> None:
+        """Every sample that was played, against who was interrupted and what was sent."""
+        positions, samples = self.ear.heard()
+        marks, places = samples >> 8, samples & 255
+        of_mark = {answered.mark: answered for answered in self.responses.values() if answered.samples}
+        for mark in np.unique(marks).tolist():
+            if mark not in of_mark and not self.corrupted:
+                self.wrong("played as sent", f"samples of mark {mark}, which nobody sent")
+        for turn, response_id in self.turns.items():
+            answered = self.responses.get(response_id)
+            if answered is None or not answered.samples:
+                continue
+            mine = marks == answered.mark
+            played = int(mine.sum())
+            since = self.silent_from.get(turn)
+            if since is not None:
+                stale = int((mine & (positions >= since)).sum())
+                if stale:
+                    self.wrong("zero stale samples", f"{stale} samples of turn {turn} after it was interrupted")
+            if self.corrupted:
+                continue
+            if not np.array_equal(places[mine], np.arange(played, dtype=np.int16) & 255):
+                self.wrong("in order, each once", f"turn {turn}: its {played} samples are not the first {played} sent")
+            if played > answered.samples:
+                self.wrong("in order, each once", f"turn {turn}: {played} played of {answered.samples} sent")
+            whole = since is None and self.ended.get(turn) == "completed" and turn in self.played
+            if whole and played != answered.samples:
+                self.wrong("every sample of a turn", f"turn {turn}: {played} played of {answered.samples} sent")
+
+    def judge_tools(self, *, session_goes_on: bool) -> None:
+        """What ran, and what the newest server knows of it."""
+        for number, runs in self.tool_runs.items():
+            if runs > 1:
+                self.wrong("tool once", f"call {number} ran {runs} times")
+        if not session_goes_on or not self.told:
+            return
+        last = self.told[max(self.told)]
+        for call_id, output in self.called.items():
+            if output is None:
+                self.wrong("every call is answered", f"{call_id} was begun and never answered")
+            elif call_id not in last.calls:
+                self.wrong("result once", f"the server does not know of {call_id} any more")
+        for call_id in last.calls:
+            if last.outputs[call_id] != 1:
+                self.wrong("result once", f"{last.outputs[call_id]} results of {call_id} on the last connection")
+
+    def judge_end(self, lost: BaseException | None, struck: list[Fault]) -> None:
+        """Only a `WireLost`, and only where a fault explains it."""
+        if lost is None:
+            return
+        if not isinstance(lost, WireLost):
+            self.wrong("ends with WireLost", f"{type(lost).__name__}: {lost}")
+        elif not lost.retryable and not self.corrupted and not any(fault.kind in FATAL_FAULTS for fault in struck):
+            self.wrong("ends with WireLost", f"gave up for good without a reason: {lost}")
+
+
+@attrs.define(eq=False)
+class Ear:
+    """A place for what a speaker plays: silence is counted, sound is kept with its position."""
+
+    position: int = 0
+    _at: list[int] = attrs.Factory(list)
+    _pcm: list[bytes] = attrs.Factory(list)
+
+    def write(self, pcm: bytes) -> None:
+        if pcm.count(0) != len(pcm):
+            self._at.append(self.position)
+            self._pcm.append(pcm)
+        self.position += len(pcm) // 2
+
+    def heard(self) -> tuple[np.ndarray[Any, np.dtype[np.int64]], np.ndarray[Any, np.dtype[np.int16]]]:
+        """The samples that were no silence, and where they were."""
+        if not self._pcm:
+            return np.zeros(0, np.int64), np.zeros(0, np.int16)
+        samples = np.frombuffer(b"".join(self._pcm), "<i2")
+        lengths = np.array([len(pcm) // 2 for pcm in self._pcm])
+        starts = np.repeat(np.array(self._at) - np.concatenate(([0], np.cumsum(lengths)[:-1])), lengths)
+        positions = np.arange(len(samples)) + starts
+        sounding = samples != 0
+        return positions[sounding], samples[sounding]
+
+
+def _mark(audio: str) -> int:
+    """The mark in a delta's first sample."""
+    import binascii
+
+    return binascii.a2b_base64(audio[:4])[1]
+
+
+class CheapDetector(LoudnessDetector):
+    """As exact as its parent for scripted people, who are either loud or mute, and much cheaper."""
+
+    def probability(self, window: np.ndarray[Any, np.dtype[np.int16]]) -> float:
+        return 1.0 if int(window[len(window) // 2 :: 37].max(initial=0)) > 500 else 0.0

@@ -1,0 +1,397 @@
+"""One simulated conversation: a `Plan` in, an `Outcome` out, in virtual time.
+
+Between the plan (`people.py`) and the rules (`checks.py`): the real session, a server in memory, a person, and the
+weather that strikes. The invariant: the same plan gives the same outcome, to the sample.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
+from typing import Any
+
+import attrs
+import trio
+from trio.testing import MockClock
+
+from trio_voice import supervisor
+from trio_voice.agent import RealtimeAgent
+from trio_voice.audio import AudioFormat
+from trio_voice.config import AudioInputConfig, AudioOutputConfig, ConnectionOptions, ConnectionState, SessionState
+from trio_voice.devices import OpenSpeaker, Pull
+from trio_voice.devices.wav import pulling
+from trio_voice.errors import SessionEnded, WireLost
+from trio_voice.events import ResponseEnd, ResponseStart
+from trio_voice.function_tools import FunctionTool, tool
+from trio_voice.server.scripted import ScriptedBrain, tone
+from trio_voice.server.server_settings import ServerSettings
+from trio_voice.session import RealtimeSession
+from trio_voice.testing.checks import CLOSING_S, CheapDetector, Ear, Violation, Watch
+from trio_voice.testing.devices import ScriptedMicrophone
+from trio_voice.testing.faults import Fault, FaultKind
+from trio_voice.testing.people import MAX_TURNS, Action, Answers, Plan, PlannedFault, State, is_of_connecting
+from trio_voice.testing.server import FaultyServer, memory_server
+
+RATE_HZ = 24_000
+SPEECH = tone(440, 5000, RATE_HZ).tobytes()
+SILENT_S = 8.0
+"""With nothing going on for this long a conversation has come to rest."""
+REST_WITHIN_S = 400.0
+ANSWER_WITHIN_S = 120.0
+
+
+@attrs.frozen
+class Outcome:
+    """What came of a conversation."""
+
+    plan: Plan
+    violations: tuple[Violation, ...] = ()
+    virtual_s: float = 0.0
+    faults: Counter[FaultKind] = attrs.Factory(Counter)
+    cells: Counter[tuple[FaultKind, State]] = attrs.Factory(Counter)
+    reconnects: int = 0
+    interruptions: int = 0
+    tool_calls: int = 0
+    turns: int = 0
+    ended_by: str = ""
+    """The `WireLost` that ended it early."""
+
+
+def converse(plan: Plan) -> Outcome:
+    """Hold the conversation of `plan`."""
+    with _repeatable(plan.seed):
+        return trio.run(_hold, plan, clock=MockClock(autojump_threshold=0))
+
+
+@contextmanager
+def _repeatable(seed: int) -> Iterator[None]:
+    """Trio shuffles its tasks, the supervisor draws its delays: both from the seed, as trio has it for hypothesis."""
+    from trio._core import _run
+
+    run, before = supervisor.run, _run._ALLOW_DETERMINISTIC_SCHEDULING
+    _run._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[misc]
+    _run._r.seed(seed)
+    supervisor.run = partial(run, rng=random.Random(seed))
+    try:
+        yield
+    finally:
+        supervisor.run = run
+        _run._ALLOW_DETERMINISTIC_SCHEDULING = before  # type: ignore[misc]
+
+
+async def _hold(plan: Plan) -> Outcome:
+    tasks_before = trio.lowlevel.current_statistics().tasks_living
+    answers, ear = Answers(plan.seed), Ear()
+    watch = Watch(ear)
+    brain = ScriptedBrain(
+        answers, lambda samples, rate_hz: "yes please", think_ms=plan.think_ms, chunk_delay_ms=plan.clause_delay_ms,
+        detector=CheapDetector,
+    )  # fmt: skip
+    rng = random.Random(f"{plan.seed}/server")
+    settings = ServerSettings(session_limit_s=plan.session_limit_s, rng=rng, wall_clock=trio.current_time)
+    lost: BaseException | None = None
+    began_at = trio.current_time()
+    async with memory_server(brain, settings=settings, rng=rng) as server, trio.open_nursery() as nursery:
+        server.watch = watch.message
+        microphone = _Microphone()
+        session = RealtimeSession(
+            RealtimeAgent(tools=_tools(watch), **({"turn_detection": None} if plan.push_to_talk else {})),
+            connection=ConnectionOptions(url="ws://memory/v1/realtime", model=None),
+            microphone=microphone,
+            speaker=_Speaker(ear, plan.block_ms, plan.latency_ms),
+            audio_input=AudioInputConfig(chunk_ms=20),
+            audio_output=AudioOutputConfig(prebuffer_ms=plan.prebuffer_ms, fade_ms=0),
+            open_stream=server.open_stream,
+        )
+        weather = _Weather(plan, session, server, watch, nursery)
+        server.on_connect = weather.on_connect
+        microphone.on_frame = weather.look
+        nursery.start_soon(_listen, session, watch, weather)
+        left_at: float | None = None
+        goes_on = False
+        try:
+            async with session:
+                weather.entered = True
+                person = _Person(plan, session, microphone, weather, answers)
+                await person.take_part()
+                await weather.clear_up()
+                goes_on = await _come_to_rest(session, watch, weather)
+                await weather.close_in()
+                left_at = trio.current_time()
+        except SessionEnded:
+            pass
+        except Exception as error:
+            lost = error
+        if left_at is not None and trio.current_time() - left_at > CLOSING_S:
+            watch.wrong("bounded closing", f"leaving took {trio.current_time() - left_at:.2f} s")
+        nursery.cancel_scope.cancel()
+    watch.judge_end(lost, weather.struck)
+    watch.judge_sound()
+    watch.judge_tools(session_goes_on=goes_on)
+    left = trio.lowlevel.current_statistics().tasks_living - tasks_before
+    if left:
+        watch.wrong("nothing outlives its nursery", f"{left} tasks are left")
+    return Outcome(
+        plan,
+        tuple(watch.violations),
+        trio.current_time() - began_at,
+        Counter(fault.kind for fault in weather.struck),
+        weather.cells,
+        watch.reconnects,
+        watch.interruptions,
+        len(watch.called),
+        len(watch.turns),
+        str(lost or ""),
+    )
+
+
+async def _listen(session: RealtimeSession, watch: Watch, weather: _Weather) -> None:
+    async for event in session.events():
+        if isinstance(event, ResponseStart | ResponseEnd):
+            weather.last_stir_at = trio.current_time()
+            weather.answered += isinstance(event, ResponseEnd)
+        watch.event(event)
+        weather.look()
+
+
+async def _come_to_rest(session: RealtimeSession, watch: Watch, weather: _Weather) -> bool:
+    """After the last fault a word is answered, and then all is quiet; both in bounded time."""
+    answered = weather.answered
+    with trio.move_on_after(ANSWER_WITHIN_S) as waiting:
+        while session.connection_state is not ConnectionState.CONNECTED:
+            await trio.sleep(0.5)
+        await session.send_text("Goodbye.")
+        while weather.answered <= answered:
+            await trio.sleep(0.5)
+    if waiting.cancelled_caught:
+        watch.wrong("the conversation goes on", f"no answer for {ANSWER_WITHIN_S:g} s after the last fault")
+        return False
+    with trio.move_on_after(REST_WITHIN_S) as waiting:
+        while not weather.at_rest():
+            await trio.sleep(0.5)
+    if waiting.cancelled_caught:
+        watch.wrong("the conversation comes to rest", f"{session.state.value}, {watch.tools_running} tools running")
+        return False
+    return True
+
+
+@attrs.define(eq=False)
+class _Person:
+    plan: Plan
+    session: RealtimeSession
+    microphone: ScriptedMicrophone
+    weather: _Weather
+    answers: Answers
+
+    async def take_part(self) -> None:
+        if not self.plan.push_to_talk:
+            await self.session.start_listening()
+        for action in self.plan.actions:
+            if self.answers.asked > MAX_TURNS:
+                return
+            await trio.sleep(action.after_s)
+            await self._do(action)
+
+    async def _do(self, action: Action) -> None:
+        session = self.session
+        match action.act:
+            case "speak":
+                if self.plan.push_to_talk:
+                    await session.start_listening()
+                self.weather.user_speaks = True
+                await self.microphone.say(SPEECH[: int(action.length_s * RATE_HZ) * 2])
+                self.weather.user_speaks = False
+                if self.plan.push_to_talk:
+                    await session.stop_listening()
+            case "write":
+                await session.send_text("And then?")
+            case "interrupt":
+                await session.interrupt()
+            case "respond":
+                await session.respond()
+            case "pause":
+                await session.pause()
+                await trio.sleep(action.length_s)
+                await session.resume()
+            case "mute":
+                await session.mute()
+                await trio.sleep(action.length_s)
+                await session.unmute()
+            case "stop_listening":
+                await session.stop_listening()
+                await trio.sleep(action.length_s)
+                await session.start_listening()
+
+
+@attrs.define(eq=False)
+class _Weather:
+    """Strikes the planned faults, each in the state of the conversation that it is meant for."""
+
+    plan: Plan
+    session: RealtimeSession
+    server: FaultyServer
+    watch: Watch
+    nursery: trio.Nursery
+    entered: bool = False
+    user_speaks: bool = False
+    closing: bool = False
+    last_stir_at: float = 0.0
+    answered: int = 0
+    struck: list[Fault] = attrs.Factory(list)
+    cells: Counter[tuple[FaultKind, State]] = attrs.Factory(Counter)
+    _due: list[PlannedFault] = attrs.Factory(list)
+    _next_at: float = 0.0
+    _for_connect: list[Fault] = attrs.Factory(list)
+    _began_at: float = attrs.Factory(trio.current_time)
+
+    def __attrs_post_init__(self) -> None:
+        self._due = list(self.plan.faults)
+
+    @property
+    def state(self) -> State:
+        if self.closing:
+            return "closing"
+        if not self.entered:
+            return "connecting"
+        if self.session.connection_state is not ConnectionState.CONNECTED:
+            return "resuming"
+        if self.watch.tools_running:
+            return "tool running"
+        if self.user_speaks:
+            return "user speaking"
+        if self.session.state is SessionState.PROCESSING:
+            return "processing"
+        if self.session.state is SessionState.RESPONDING:
+            return "responding"
+        return "listening"
+
+    def look(self) -> None:
+        """Whether a planned fault is due in this state. Called with every frame and every event."""
+        now = trio.current_time() - self._began_at
+        if not self._due or now < self._next_at or not self.entered or self.closing:
+            return
+        state = self.state
+        for planned in self._due:
+            if planned.at_s > now:
+                break
+            if planned.state in ("resuming", "rotating") and state != "resuming":
+                # It strikes while the session connects again: see to it that it does.
+                self._next_at = now + 1
+                self.nursery.start_soon(self.server.strike, Fault("reset"))
+                return
+            if planned.state == state and state not in ("resuming", "rotating"):
+                self._due.remove(planned)
+                self._strike(planned.fault, state)
+                self._next_at = now + 1
+                return
+
+    def _strike(self, fault: Fault, state: State) -> None:
+        self._count(fault, state)
+        if is_of_connecting(fault):
+            self._for_connect.append(fault)
+            fault = Fault("reset")
+        self.nursery.start_soon(self.server.strike, attrs.evolve(fault, after_bytes=None))
+
+    def _count(self, fault: Fault, state: State) -> None:
+        self.struck.append(fault)
+        self.cells[fault.kind, state] += 1
+
+    def on_connect(self, number: int) -> Iterable[Fault]:
+        """The faults of a new connection."""
+        state: State = "connecting" if number == 1 else "resuming"
+        now = trio.current_time() - self._began_at
+        faults, self._for_connect = self._for_connect[:1], self._for_connect[1:]
+        for planned in self._due:
+            wanted = "resuming" if planned.state == "rotating" else planned.state
+            if wanted == state and planned.at_s <= now and not faults and not self.closing:
+                self._due.remove(planned)
+                self._count(planned.fault, state)
+                return [planned.fault]
+        return faults
+
+    async def clear_up(self) -> None:
+        """No more faults; those under way have their time."""
+        self._due = [planned for planned in self._due if planned.state == "closing"]
+        self._for_connect.clear()
+        self._next_at = float("inf")
+        await trio.sleep(10)
+
+    async def close_in(self) -> None:
+        """The faults that strike as the person hangs up."""
+        self.closing = True
+        for planned in self._due:
+            self._count(planned.fault, "closing")
+            fault = Fault("reset") if is_of_connecting(planned.fault) else planned.fault
+            self._for_connect += [planned.fault] if is_of_connecting(planned.fault) else []
+            await self.server.strike(attrs.evolve(fault, after_bytes=None))
+
+    def at_rest(self) -> bool:
+        quiet = trio.current_time() - self.last_stir_at > SILENT_S
+        waits = self.session.state in (SessionState.CONNECTED, SessionState.LISTENING)
+        return quiet and waits and not self.watch.tools_running
+
+
+def _tools(watch: Watch) -> list[FunctionTool]:
+    async def run(number: int, seconds: float) -> str:
+        watch.tool_runs[number] += 1
+        watch.tools_running += 1
+        try:
+            await trio.sleep(seconds)
+        finally:
+            watch.tools_running -= 1
+        return f"done {number}"
+
+    @tool
+    async def look_up(number: int) -> str:
+        """Look something up."""
+        return await run(number, 0.05)
+
+    @tool(on_interrupt="cancel")
+    async def search_slowly(number: int) -> str:
+        """Search for a long time."""
+        return await run(number, 1 + number % 5)
+
+    @tool
+    async def place_order(number: int) -> str:
+        """Order something."""
+        return await run(number, 0.8)
+
+    @tool
+    async def break_down(number: int) -> str:
+        """Fail."""
+        await run(number, 0.3)
+        raise RuntimeError("broken, as planned")
+
+    @tool(timeout_s=3)
+    async def hang(number: int) -> str:
+        """Never answer."""
+        return await run(number, 1e6)
+
+    return [look_up, search_slowly, place_order, break_down, hang]
+
+
+@attrs.define(eq=False)
+class _Microphone(ScriptedMicrophone):
+    on_frame: Callable[[], None] | None = None
+
+    def take(self, byte_count: int, captured_at: float) -> bytes:
+        if self.on_frame is not None:
+            self.on_frame()
+        return super().take(byte_count, captured_at)
+
+
+@attrs.define(eq=False)
+class _Speaker:
+    ear: Ear
+    block_ms: int
+    latency_ms: int
+    name: str = "ear"
+
+    @asynccontextmanager
+    async def open(self, audio_format: AudioFormat, pull: Pull) -> AsyncIterator[OpenSpeaker]:
+        opened: Any = pulling(audio_format, pull, self.block_ms, self.ear.write, latency_ms=self.latency_ms)
+        async with opened as speaker:
+            yield speaker
