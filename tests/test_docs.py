@@ -23,17 +23,13 @@ from typing import Any
 
 import attrs
 import pytest
-import trio
-from trio.testing import MockClock
 
 import trio_voice
-from kit import call
-from trio_voice import channels, errors, events
+from trio_voice import channels, errors
 from trio_voice.agent import RealtimeAgent
 from trio_voice.config import AgentCapability, AudioInputConfig, AudioOutputConfig, ConnectionOptions, SessionState
 from trio_voice.events import EVENT_NAMES
 from trio_voice.function_tools import FunctionTool
-from trio_voice.server.scripted import Say, ScriptedBrain
 from trio_voice.session import RealtimeSession
 from trio_voice.tracker import ConversationTurn, SessionMetrics, TranscriptLine
 
@@ -311,68 +307,3 @@ def test_the_package_s_version_has_an_entry_in_the_changelog() -> None:
 
     assert trio_voice.__name__ == "trio_voice"
     assert f"## {version('trio-voice')}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-
-
-# --- faults that docs/reference/session.md admits -------------------------------------------------
-# One that passes was repaired: take it off that page, and give the test to the tests of the session.
-
-RECONNECTING = ConnectionOptions(url="ws://memory/v1/realtime", model=None)
-WRONG = pytest.RaisesGroup(AssertionError, allow_unwrapped=True, flatten_subgroups=True)
-
-
-@pytest.mark.xfail(raises=WRONG, reason="a pause before the answer is lost")
-async def test_a_pause_before_the_answer_ends_with_resume(autojump_clock: MockClock) -> None:
-    async with call(ScriptedBrain([Say("An answer.", 1000)], think_ms=1000)) as on:
-        await on.speak()
-        await on.next(events.SpeechEnd)
-        await on.session.pause()
-        await trio.sleep(3)
-        await on.session.resume()
-        await trio.sleep(3)
-        assert on.turns_heard() == [0]
-
-
-@pytest.mark.xfail(raises=WRONG, reason="the state stays `responding` after interrupt()")
-async def test_an_interruption_ends_the_state_of_responding(autojump_clock: MockClock) -> None:
-    async with call(ScriptedBrain([Say("A long answer.", 5000)]), listening=False) as on:
-        await on.session.respond()
-        await on.next(events.PlaybackStart)
-        await on.session.interrupt()
-        await trio.sleep(1)
-        assert on.session.state is SessionState.CONNECTED
-
-
-@pytest.mark.xfail(raises=WRONG, reason="the state stays `processing` where there is no answer")
-async def test_an_utterance_that_is_not_answered_is_not_processed_for_ever(autojump_clock: MockClock) -> None:
-    async with call(ScriptedBrain([], lambda samples, rate_hz: "")) as on:
-        await on.speak()
-        await trio.sleep(30)
-        assert on.session.state is SessionState.LISTENING
-
-
-@pytest.mark.xfail(raises=WRONG, reason="what is asked for in an outage is lost")
-async def test_a_text_in_an_outage_is_answered_after_it(autojump_clock: MockClock) -> None:
-    brain = ScriptedBrain([Say("One.", 300), Say("Two.", 300)])
-    async with call(brain, connection=RECONNECTING, listening=False) as on:
-        await on.session.send_text("First.")
-        await on.next(events.PlaybackEnd)
-        await on.drop()
-        await on.next(events.Reconnecting)
-        await on.session.send_text("Second.")
-        await trio.sleep(10)
-        assert on.turns_heard() == [0, 1]
-
-
-@pytest.mark.xfail(raises=WRONG, reason="a restored answer cannot be truncated")
-async def test_an_answer_cut_after_a_reconnection_is_remembered_as_heard(autojump_clock: MockClock) -> None:
-    brain = ScriptedBrain([Say("One two three four five six.", 6000), Say("Yes.", 300)], ["Go.", "Stop."])
-    async with call(brain, connection=RECONNECTING) as on:
-        await on.speak()
-        await on.next(events.ResponseEnd)
-        await on.drop()
-        await on.next(events.Connected)
-        await on.speak()
-        await on.next(events.Interruption)
-        await on.next(events.PlaybackEnd)
-    told = [item.text for item in brain.requests[-1].items if item.role == "assistant"]
-    assert len(told[0]) < len("One two three four five six.")

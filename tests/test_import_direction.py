@@ -18,7 +18,10 @@ CORE_MODULES = {
 }  # fmt: skip
 ACTOR_MODULES = {
     "channels", "capture", "uplink", "downlink", "conversation", "playback", "tools", "supervisor", "session",
-    "journal", "voice_agent", "barge_in", "outbox", "__init__",
+    "journal", "voice_agent", "barge_in",
+    "conversation_view",
+    "microphone_gate",
+    "liveness", "outbox", "__init__",
 }  # fmt: skip
 
 CORE_MAY = {"attrs", "msgspec", "numpy", "soxr", "structlog"}

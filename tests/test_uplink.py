@@ -19,7 +19,6 @@ from trio_voice.channels import Send, SetMicrophone, UplinkItem
 from trio_voice.errors import WireLost
 from trio_voice.protocol import (
     ClientEvent,
-    ConversationItemDelete,
     InputAudioBufferAppend,
     InputAudioBufferCommit,
     ResponseCancel,
@@ -76,10 +75,8 @@ class Line:
             self.frames.send_nowait(Frame(bytes([self.spoken]) * FRAME_BYTES, 0.0))
         await wait_all_tasks_blocked()
 
-    async def set(
-        self, gate: Literal["open", "muted", "closed"], tail_ms: int = 0, *, commit: bool = False, epoch: int = EPOCH
-    ) -> None:
-        self.control.send_nowait(SetMicrophone(epoch, gate, tail_ms, commit))
+    async def set(self, gate: Literal["open", "muted", "closed"], tail_ms: int = 0, *, commit: bool = False) -> None:
+        self.control.send_nowait(SetMicrophone(gate, tail_ms, commit))
         await wait_all_tasks_blocked()
 
 
@@ -90,7 +87,7 @@ async def line() -> AsyncIterator[Line]:
     fake, statistics = FakeWire(), UplinkStatistics()
     send = partial(uplink.run, input_format=PCM16_24K, statistics=statistics)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(send, cast(Wire, fake), EPOCH, control_inbox, frames_inbox)
+        nursery.start_soon(send, cast(Wire, fake), control_inbox, frames_inbox)
         yield Line(fake, control, frames, statistics)
         nursery.cancel_scope.cancel()
 
@@ -173,14 +170,34 @@ async def test_a_commit_does_not_wait_for_a_microphone_that_has_ended(ends_first
         assert up.wire.marks == [1, "InputAudioBufferCommit"]
 
 
-async def test_what_was_meant_for_another_connection_is_dropped_and_counted() -> None:
-    async with line() as up:
-        for epoch in (EPOCH - 1, EPOCH, EPOCH + 1):
-            up.control.send_nowait(Send(epoch, ConversationItemDelete(item_id=f"of {epoch}")))
-        await up.set("open", epoch=EPOCH - 1)
-        await up.say()
-        assert up.wire.events == [ConversationItemDelete(item_id=f"of {EPOCH}")]
-        assert up.statistics.dropped_control == 3
+async def test_a_connection_that_was_given_up_is_lost() -> None:
+    """The conversation closes the channel when more is to be sent than a connection can take."""
+    control, control_inbox = trio.open_memory_channel[UplinkItem](1)
+    control.send_nowait(Send(ResponseCancel()))
+    control.close()
+    fake = FakeWire()
+    with pytest.RaisesGroup(pytest.RaisesExc(WireLost, match="more was to be sent")):
+        await uplink.run(cast(Wire, fake), control_inbox, None, input_format=PCM16_24K, statistics=UplinkStatistics())
+    assert fake.marks == ["ResponseCancel"], "what was taken is sent first"
+
+
+async def test_frames_that_waited_for_a_connection_are_stale() -> None:
+    control, control_inbox = trio.open_memory_channel[UplinkItem](10)
+    frames, frames_inbox = trio.open_memory_channel[Frame](100)
+    fake, statistics = FakeWire(), UplinkStatistics()
+    for number in range(1, 6):
+        frames.send_nowait(Frame(bytes([number]) * FRAME_BYTES, 0.0))
+    async with trio.open_nursery() as nursery:
+        send = partial(uplink.run, input_format=PCM16_24K, statistics=statistics)
+        nursery.start_soon(send, cast(Wire, fake), control_inbox, frames_inbox)
+        await wait_all_tasks_blocked()
+        control.send_nowait(SetMicrophone("open"))
+        await wait_all_tasks_blocked()
+        frames.send_nowait(Frame(bytes([9]) * FRAME_BYTES, 0.0))
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert fake.marks == [9]
+    assert statistics.stale_frames == 5
 
 
 async def test_control_that_waits_goes_before_frames_that_wait() -> None:
@@ -189,11 +206,11 @@ async def test_control_that_waits_goes_before_frames_that_wait() -> None:
     fake = FakeWire()
     for number in range(1, 4):
         frames.send_nowait(Frame(bytes([number]) * FRAME_BYTES, 0.0))
-    control.send_nowait(Send(EPOCH, ResponseCancel()))
-    control.send_nowait(SetMicrophone(EPOCH, "open"))
+    control.send_nowait(Send(ResponseCancel()))
+    control.send_nowait(SetMicrophone("open"))
     async with trio.open_nursery() as nursery:
         send = partial(uplink.run, input_format=PCM16_24K, statistics=UplinkStatistics())
-        nursery.start_soon(send, cast(Wire, fake), EPOCH, control_inbox, frames_inbox)
+        nursery.start_soon(send, cast(Wire, fake), control_inbox, frames_inbox)
         await wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
     assert fake.marks[0] == "ResponseCancel"
@@ -201,11 +218,10 @@ async def test_control_that_waits_goes_before_frames_that_wait() -> None:
 
 async def test_a_lost_wire_ends_it() -> None:
     control, control_inbox = trio.open_memory_channel[UplinkItem](1)
-    control.send_nowait(Send(EPOCH, ResponseCancel()))
+    control.send_nowait(Send(ResponseCancel()))
     with pytest.raises(ExceptionGroup) as caught:
         await uplink.run(
             cast(Wire, FakeWire(lost=True)),
-            EPOCH,
             control_inbox,
             None,
             input_format=PCM16_24K,
@@ -213,7 +229,7 @@ async def test_a_lost_wire_ends_it() -> None:
         )
     assert caught.group_contains(WireLost)
     with pytest.raises(trio.BrokenResourceError):
-        control.send_nowait(Send(EPOCH, ResponseCancel()))
+        control.send_nowait(Send(ResponseCancel()))
 
 
 steps = st.lists(
@@ -248,7 +264,7 @@ def test_each_control_is_sent_once_each_commit_follows_and_no_frame_while_closed
                         pending = pending and "InputAudioBufferCommit" not in tail
                     case ("control",):
                         controls += 1
-                        up.control.send_nowait(Send(EPOCH, ResponseCancel()))
+                        up.control.send_nowait(Send(ResponseCancel()))
                     case ("closed", int(tail_ms), bool(commit)):
                         gate = "closed"
                         commits += commit and not pending

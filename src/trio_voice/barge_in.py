@@ -17,6 +17,7 @@ from trio_voice.channels import CancelTurn, Command, Interrupt, Interrupted
 from trio_voice.logs import log
 from trio_voice.outbox import Outbox
 from trio_voice.playback_buffer import ItemPosition
+from trio_voice.protocol import ConversationItemCreate, Item
 from trio_voice.protocol.history import History
 from trio_voice.protocol.truncation import plan_truncation
 from trio_voice.tracker import ConversationTracker
@@ -52,8 +53,10 @@ class BargeIn:
     """Turns at or below it were interrupted by command: what their tools find is told the model, but not spoken of."""
     complete_items: set[str] = attrs.Factory(set)
     """Items of which the server has sent all, and which are not yet played."""
-    waiting: Command | None = None
-    """Wants to know when all is silent."""
+    waiting: list[Command] = attrs.Factory(list)
+    """They want to know when all is silent."""
+    unrestored: set[str] = attrs.Factory(set)
+    """Items that were still being heard when a new connection was told the conversation: it does not know them yet."""
     _causes: dict[int, Cause] = attrs.Factory(dict)
     """By turn, until playback has answered."""
 
@@ -78,19 +81,50 @@ class BargeIn:
         cause = self._causes.pop(news.turn, "manual")
         active = speaking is not None and speaking.turn == news.turn and not speaking.done
         unheard_items = speaking.item_ids if speaking is not None and self.outbox.speaks else []
+        known = [position for position in news.positions if position.item_id not in self.unrestored]
         for event in plan_truncation(
-            news.positions,
+            known,
             complete_items=self.complete_items,
-            unheard_items=unheard_items,
+            unheard_items=[item_id for item_id in unheard_items if item_id not in self.unrestored],
             cancel=active and not self._server_cancels(cause),
         ):
             self.outbox.send(event)
         self._cut_record(news, unheard_items)
         if active or news.discarded_ms > 0:
             self._report(news, cause)
-        if self.waiting is not None:
-            self.waiting.done.set()
-            self.waiting = None
+        self._restore(set(self.unrestored))
+        if not self.under_way:
+            for command in self.waiting:
+                command.done.set()
+            self.waiting.clear()
+
+    @property
+    def under_way(self) -> bool:
+        """Playback has yet to say that it is silent."""
+        return bool(self._causes)
+
+    def played(self, positions: Iterable[ItemPosition], speaking: Speaking | None) -> None:
+        """All of these was heard; with that, if `speaking` is over, all there is."""
+        heard = {position.item_id for position in positions}
+        self.complete_items -= heard
+        self._restore(heard if speaking is not None and not speaking.played else self.unrestored | heard)
+
+    def hold_back(self, speaking: Speaking | None) -> set[str]:
+        """Which items a new connection is not told yet, because how much of them will be heard is still open."""
+        self.unrestored = set(self.complete_items)
+        if speaking is not None and self.outbox.speaks and not speaking.played:
+            is_open = speaking.turn > self.floor or speaking.turn in self._causes
+            self.unrestored |= set(speaking.item_ids) if is_open else set()
+        return self.unrestored
+
+    def _restore(self, item_ids: Iterable[str]) -> None:
+        """Tell the new connection what was heard, in the end, of items that were held back from it."""
+        for item_id in sorted(self.unrestored.intersection(item_ids)):
+            self.unrestored.discard(item_id)
+            entry = self.history.get(item_id)
+            if entry is not None and entry.heard_text.strip():
+                item = Item.assistant_text(entry.heard_text.strip(), id=item_id)
+                self.outbox.send(ConversationItemCreate(item=item))
 
     def _cut_record(self, news: Interrupted, unheard_items: list[str]) -> None:
         now = self.outbox.now

@@ -2,7 +2,7 @@
 
     channel          from → to                          capacity     when full
     frames           capture → uplink                   200 ms       the oldest is dropped, counted
-    control          conversation → uplink              1024 items   the session ends with the error
+    control          conversation → uplink              1024 items   the connection is given up
     playback         downlink, conversation → playback  4096 items   the connection is given up
     tool calls       conversation → tool executor       256 items    the call is answered with an error
     inbox            everyone → conversation            4096 items   the connection is given up
@@ -15,6 +15,7 @@ that falls behind can cost a connection or a frame, never a deadlock, and the do
 from __future__ import annotations
 
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Generic, Literal, TypeAlias, TypeVar
 
 import attrs
@@ -42,9 +43,8 @@ EVENTS_CAPACITY = 4096
 
 @attrs.frozen
 class Send:
-    """Put `event` on the wire of connection `epoch`; on any other it is dropped, never replayed."""
+    """Put `event` on the wire."""
 
-    epoch: int
     event: ClientEvent
 
 
@@ -56,7 +56,6 @@ class SetMicrophone:
     `commit` ends the utterance at this very frame, for servers that leave turns to us.
     """
 
-    epoch: int
     gate: Literal["open", "muted", "closed"]
     tail_ms: int = 0
     commit: bool = False
@@ -139,9 +138,25 @@ class FromServer:
 
 @attrs.frozen
 class LinkUp:
-    """Connection `epoch` is open; nothing has been said on it."""
+    """Connection `epoch` is open; nothing has been said on it.
+
+    `control` leads to its uplink and to no other: nothing meant for one connection can reach another. `handover`: it
+    is to take the place of one that still works.
+    """
 
     epoch: int
+    control: trio.MemorySendChannel[UplinkItem]
+    handover: Handover | None = None
+
+
+@attrs.define(eq=False)
+class Handover:
+    """Asks the conversation to move to a new connection once it is configured, if nothing is going on just then."""
+
+    forced: bool = False
+    """Move in any case: the old connection is about to be ended."""
+    answered: trio.Event = attrs.Factory(trio.Event)
+    accepted: bool = False
 
 
 @attrs.frozen
@@ -221,6 +236,12 @@ InboxItem: TypeAlias = (
 
 
 # --- channels that Trio does not have -------------------------------------------------------------
+
+
+def offer(channel: trio.MemorySendChannel[T], item: T) -> None:
+    """Send to an actor that may have ended: then the session is ending too, and the item concerns nobody any more."""
+    with suppress(trio.BrokenResourceError):
+        channel.send_nowait(item)
 
 
 class DropOldest(Generic[T]):

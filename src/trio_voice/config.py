@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 from typing import Any
+from urllib.parse import urlsplit
 
 import attrs
 
@@ -114,11 +115,22 @@ class ConnectionOptions:
     reconnect_delay_ms: int = attrs.field(default=1000, validator=_in_range(0, 60_000, "1000 is usual"))
     """The longest wait before the second attempt; the first is immediate."""
     reconnect_backoff_multiplier: float = attrs.field(default=1.5, validator=_in_range(1, 10, "1.5 is usual"))
+    session_margin_ms: int = attrs.field(default=120_000, validator=_in_range(0, 3_600_000, "120000 is usual"))
+    """How long before the server's own limit a new connection takes over, between two turns (rotation)."""
+    response_timeout_ms: int = attrs.field(default=30_000, validator=_in_range(100, 600_000, "30000 is usual"))
+    """An answer that was promised and of which nothing comes for this long means that the server hangs."""
     connect_timeout_ms: int = attrs.field(default=10_000, validator=_in_range(10, 120_000, "10000 is usual"))
     heartbeat_interval_ms: int = attrs.field(default=30_000, validator=_in_range(10, 600_000, "30000 is usual"))
     heartbeat_timeout_ms: int = attrs.field(default=10_000, validator=_in_range(10, 600_000, "10000 is usual"))
-    """A ping not answered in this time, with nothing else received, means that the connection is dead."""
+    """A ping not answered in this time, with nothing else received, means that the connection is dead. While a turn is
+    in progress the interval is two seconds and the deadline two and a half at most."""
 
     def __attrs_post_init__(self) -> None:
         if not self.url.startswith(("ws://", "wss://")):
             raise ConfigError(f"url={self.url!r} is not a WebSocket address; it must begin with ws:// or wss://")
+        try:
+            named = urlsplit(self.url).hostname is not None and urlsplit(self.url).port != 0
+        except ValueError:
+            named = False
+        if not named:
+            raise ConfigError(f"url={self.url!r} names no host or no possible port; it looks like ws://HOST:PORT/PATH")

@@ -28,16 +28,18 @@ from trio_voice.channels import (
     LinkUp,
     PlaybackItem,
     RunTool,
+    Send,
     ToolItem,
     ToolResult,
     ToolStarted,
     TurnPlayed,
     TurnStarted,
-    UplinkItem,
 )
 from trio_voice.config import SessionState
+from trio_voice.conversation_view import ConversationView
 from trio_voice.errors import ConfigError
 from trio_voice.logs import log
+from trio_voice.microphone_gate import MicrophoneGate
 from trio_voice.outbox import Outbox
 from trio_voice.protocol import (
     ConversationItemCreate,
@@ -48,15 +50,11 @@ from trio_voice.protocol import (
     server_events as on,
 )
 from trio_voice.protocol.codec import RemoteProtocolError
-from trio_voice.protocol.history import History
 from trio_voice.protocol.resume import replay
 from trio_voice.protocol.session_config import SessionConfig
 from trio_voice.protocol.turns import ResponseArbiter
 from trio_voice.tool_ledger import ToolLedger
-from trio_voice.tracker import ConversationTracker, ToolUse
-
-CLOSING_SILENCE_MS = 1500
-"""Sent after listening stops: a server's voice detection waits for silence to end the utterance."""
+from trio_voice.tracker import ToolUse
 
 HARMLESS_ERRORS = {"response_cancel_not_active", "conversation_already_has_active_response"}
 
@@ -64,7 +62,6 @@ HARMLESS_ERRORS = {"response_cancel_not_active", "conversation_already_has_activ
 async def run(
     inbox: trio.MemoryReceiveChannel[InboxItem],
     *,
-    control: trio.MemorySendChannel[UplinkItem],
     playback: trio.MemorySendChannel[PlaybackItem] | None,
     tool_calls: trio.MemorySendChannel[ToolItem],
     fan_out: EventFanOut,
@@ -77,27 +74,15 @@ async def run(
     Raises: `ConfigError` when the server refuses the configuration.
     Closes: its sending ends, and every event stream.
     """
-    outbox = Outbox(control, playback, tool_calls, fan_out)
+    outbox = Outbox(playback, tool_calls, fan_out)
     barge_in = BargeIn(outbox, view.history, view.tracker, agent)
-    conductor = _Conductor(outbox, view, agent, config, barge_in)
+    conductor = _Conductor(outbox, view, agent, config, barge_in, MicrophoneGate(outbox, view, agent))
     try:
         with inbox:
             async for item in inbox:
                 conductor.take(item)
     finally:
         outbox.close()
-
-
-@attrs.define(eq=False)
-class ConversationView:
-    """What the session shows its application. Written by the conversation alone, read by the session."""
-
-    history: History
-    tracker: ConversationTracker
-    state: SessionState = SessionState.INITIALIZING
-    session_id: str = ""
-    ready: trio.Event = attrs.Factory(trio.Event)
-    """The server has taken the configuration."""
 
 
 @attrs.define(eq=False)
@@ -108,22 +93,26 @@ class _Conductor:
     config: SessionConfig
     barge_in: BargeIn
 
+    microphone: MicrophoneGate
+    epoch: int = 0
+    """Of the connection that is listened to."""
+    successor: LinkUp | None = None
+    """A connection that is to take its place."""
     arbiter: ResponseArbiter = attrs.Factory(ResponseArbiter)
     speaking: Speaking | None = None
     aside: set[int] = attrs.Factory(set)
     """Responses out of band: they say nothing in this conversation."""
     cancel_when_created: bool = False
     """Interrupted by command before the answer began. Cleared when the user says something new."""
-    listening: bool = False
-    muted: bool = False
     user_speaking: bool = False
     speech_started_ms: int = 0
-    respond_on_commit: bool = False
     ledger: ToolLedger = attrs.Factory(ToolLedger)
     configured_epoch: int = 0
     """The newest connection whose server has taken the configuration."""
     response_owed: bool = False
     """The connection was lost while the user waited for an answer."""
+    postponed: list[Command] = attrs.Factory(list)
+    """What the application asked for in an outage; each caller waits, so they are as many as the callers."""
 
     # --- dispatch ---------------------------------------------------------------------------------
 
@@ -131,10 +120,12 @@ class _Conductor:
         """Synchronous: whatever follows from an item happens before the next one is looked at."""
         match item:
             case FromServer(epoch, turn, event):
-                if epoch == self.outbox.epoch:
+                if epoch == self.epoch:
                     self._server_event(turn, event)
-            case LinkUp(epoch):
-                self._link_up(epoch)
+                elif self.successor is not None and epoch == self.successor.epoch:
+                    self._successor_event(self.successor, event)
+            case LinkUp():
+                self._link_up(item)
             case LinkDown():
                 self._link_down(item)
             case TurnStarted(turn):
@@ -152,38 +143,75 @@ class _Conductor:
                 self._command(item)
             case _:
                 assert_never(item)
+        self.view.turn_in_progress = self._turn_in_progress
+        self.view.awaiting_server = self.arbiter.asked or self.arbiter.active
+        self.view.dropped_control = self.outbox.dropped_control
+
+    @property
+    def _turn_in_progress(self) -> bool:
+        speaking = self.speaking is not None and not (self.speaking.done and self.speaking.played)
+        processing = self.view.phase is SessionState.PROCESSING
+        return self.user_speaking or processing or speaking or self.ledger.running or self.arbiter.asked
 
     # --- the connection ---------------------------------------------------------------------------
 
-    def _link_up(self, epoch: int) -> None:
-        self.outbox.epoch = epoch
-        self.outbox.send(SessionUpdate(event_id=self._update_id, session=self.config))
+    def _link_up(self, news: LinkUp) -> None:
+        configure = SessionUpdate(event_id=f"configure_{news.epoch}", session=self.config)
+        if news.handover is not None:
+            self.successor = news
+            news.control.send_nowait(Send(configure))
+            return
+        self.epoch, self.successor = news.epoch, None
+        self.outbox.connect(news.control)
+        self.outbox.send(configure)
 
-    @property
-    def _update_id(self) -> str:
-        return f"configure_{self.outbox.epoch}"
+    def _successor_event(self, news: LinkUp, event: object) -> None:
+        """The new connection is configured: move to it, unless something is going on."""
+        if news.handover is None or not isinstance(event, on.SessionUpdated | on.ErrorEvent):
+            return
+        self.successor = None
+        in_progress = self.view.turn_in_progress
+        if isinstance(event, on.SessionUpdated) and (news.handover.forced or not in_progress):
+            if in_progress:
+                self._connection_gone()
+            self.epoch = news.epoch
+            self.outbox.connect(news.control)
+            self._configured(event.session.id or "")
+            news.handover.accepted = True
+        else:
+            news.control.close()
+        news.handover.answered.set()
 
     def _link_down(self, news: LinkDown) -> None:
+        if news.epoch != self.epoch:
+            return
         log.info("wire.lost", epoch=news.epoch, reason=news.reason, attempt=news.attempt)
-        waiting = self.view.state is SessionState.PROCESSING or self.arbiter.asked
+        self.outbox.connect(None)
+        self.view.connected = False
+        self._connection_gone()
+        if news.attempt is not None:
+            now, attempt, delay_ms = self.outbox.now, news.attempt, news.delay_ms
+            self.outbox.emit(events.Reconnecting(at=now, reason=news.reason, attempt=attempt, delay_ms=delay_ms))
+
+    def _connection_gone(self) -> None:
+        """Note what the user still waits for; what was under way will not be finished."""
+        # An utterance whose words never came is lost with the connection: there is nothing to answer.
+        last = next((entry for entry in reversed(list(self.view.history)) if entry.kind == "message"), None)
+        asked = last is not None and last.role == "user" and bool(last.text)
+        waiting = self.arbiter.asked or (self.view.phase is SessionState.PROCESSING and asked)
         unheard = self.arbiter.active and self.speaking is not None and not self.speaking.item_ids
         self.response_owed = self.response_owed or waiting or unheard
         self.arbiter.on_connection_lost()
-        self.user_speaking = self.respond_on_commit = self.cancel_when_created = False
+        self.user_speaking = self.microphone.respond_on_commit = self.cancel_when_created = False
+        if self.view.phase is SessionState.PROCESSING and not self.response_owed:
+            self._settle()
         if self.speaking is not None and not self.speaking.done:
-            # What has arrived of it is played; no more will come.
             self.speaking.done = True
             self.outbox.play(EndTurn(self.speaking.turn))
-        if news.attempt is not None:
-            self.outbox.emit(
-                events.Reconnecting(
-                    at=self.outbox.now, reason=news.reason, attempt=news.attempt, delay_ms=news.delay_ms
-                )
-            )
 
     def _configured(self, session_id: str) -> None:
         resumed = self.configured_epoch > 0
-        self.configured_epoch = self.outbox.epoch
+        self.configured_epoch, self.view.connected = self.epoch, True
         self.view.session_id = session_id
         log.info("session.connected", session=session_id, resumed=resumed)
         self.outbox.emit(events.Connected(at=self.outbox.now, session_id=session_id, resumed=resumed))
@@ -191,18 +219,21 @@ class _Conductor:
             self._resume_conversation()
         else:
             self.view.tracker.started_at = self.outbox.now
-            self.view.state = SessionState.CONNECTED
+            self.view.phase = SessionState.CONNECTED
             self.view.ready.set()
             if self.agent.greets_first:
                 self._respond(ResponseCreate())
-        self._set_gate()
+        self.microphone.set()
 
     def _resume_conversation(self) -> None:
-        for event in replay(self.view.history, self.ledger.results):
+        for event in replay(self.view.history, self.ledger.results, unfinished=self.barge_in.hold_back(self.speaking)):
             self.outbox.send(event)
-        if self.response_owed:
-            self.response_owed = False
+        postponed, self.postponed = self.postponed, []
+        for command in postponed:
+            self._command(command)
+        if self.response_owed and not postponed:
             self._respond(ResponseCreate())
+        self.response_owed = False
         self._answer_if_owed()
 
     # --- what the server says ---------------------------------------------------------------------
@@ -223,7 +254,7 @@ class _Conductor:
             self.view.tracker.item_seen(entry.item_id, self.outbox.now)
         match event:
             case on.SessionUpdated():
-                if self.configured_epoch != self.outbox.epoch:
+                if self.configured_epoch != self.epoch:
                     self._configured(event.session.id or "")
             case on.ErrorEvent():
                 self._server_error(event)
@@ -234,13 +265,15 @@ class _Conductor:
             case on.InputAudioBufferSpeechStopped():
                 self._speech_stopped(event.audio_end_ms)
             case on.InputAudioBufferCommitted():
-                if self.respond_on_commit:
-                    self.respond_on_commit = False
+                if self.microphone.respond_on_commit:
+                    self.microphone.respond_on_commit = False
                     self._respond(ResponseCreate())
             case on.ConversationItemInputAudioTranscriptionDelta():
                 self._transcript("user", event.item_id, event.delta or "", final=False)
             case on.ConversationItemInputAudioTranscriptionCompleted():
                 self._transcript("user", event.item_id, "", final=True)
+                if not event.transcript and self.view.phase is SessionState.PROCESSING:
+                    self._settle()  # a noise: no answer will come
                 self._answer_if_owed()
             case on.ResponseOutputAudioTranscriptDelta() | on.ResponseOutputTextDelta():
                 if turn is None or turn > self.barge_in.floor:
@@ -260,12 +293,12 @@ class _Conductor:
 
     def _server_error(self, event: on.ErrorEvent) -> None:
         error = event.error
-        if error.event_id == self._update_id and self.configured_epoch != self.outbox.epoch:
+        if error.event_id == f"configure_{self.epoch}" and self.configured_epoch != self.epoch:
             raise ConfigError(f"the server refused the configuration: {error.message}")
         if error.code == "conversation_already_has_active_response":
             self.arbiter.on_collision()
         if error.code == "input_audio_buffer_commit_empty":
-            self.respond_on_commit = False
+            self.microphone.respond_on_commit = False
         if error.code not in HARMLESS_ERRORS:
             self.outbox.report(error.message or "unknown error", code=error.code or None, source="server")
 
@@ -286,13 +319,13 @@ class _Conductor:
         if detection is None or detection.interrupt_response is not False:
             self._interrupt("speech")
         self.view.tracker.user_began(self.outbox.now)
-        self.view.state = SessionState.LISTENING
+        self.view.phase = SessionState.LISTENING
 
     def _speech_stopped(self, audio_ms: int) -> None:
         self.user_speaking = False
         self.outbox.emit(events.SpeechEnd(at=self.outbox.now, audio_ms=audio_ms))
         self.view.tracker.user_ended(self.outbox.now, audio_ms - self.speech_started_ms)
-        self.view.state = SessionState.PROCESSING
+        self.view.phase = SessionState.PROCESSING
 
     # --- responses --------------------------------------------------------------------------------
 
@@ -313,7 +346,7 @@ class _Conductor:
         response_id = event.response.id or "" if isinstance(event, on.ResponseCreated) else ""
         self.speaking = Speaking(turn, response_id)
         self.view.tracker.response_began(self.outbox.now)
-        self.view.state = SessionState.RESPONDING
+        self.view.phase = SessionState.RESPONDING
         self.outbox.fan_out.open_turn = turn
         self.outbox.emit(events.ResponseStart(at=self.outbox.now, turn=turn, response_id=response_id))
         if self.cancel_when_created:
@@ -346,6 +379,7 @@ class _Conductor:
         if self.speaking is not None and self.speaking.turn == turn:
             self.speaking.done = True
             if not self.outbox.speaks:
+                self.barge_in.complete_items.clear()
                 self._finished(turn)
         self.outbox.play(EndTurn(turn))
         self.outbox.emit(
@@ -362,19 +396,20 @@ class _Conductor:
         self.view.tracker.agent_played(self.outbox.now, heard_ms)
         if heard_ms:
             self.outbox.emit(events.PlaybackEnd(at=self.outbox.now, turn=item.turn))
-        self.barge_in.complete_items.difference_update(position.item_id for position in item.positions)
         self._finished(item.turn)
+        self.barge_in.played(item.positions, self.speaking)
 
     def _finished(self, turn: int) -> None:
         if self.speaking is not None and self.speaking.turn == turn:
             self.speaking.played = True
-            if self.view.state is SessionState.RESPONDING:
-                self.view.state = SessionState.LISTENING if self.listening else SessionState.CONNECTED
+            if self.view.phase is SessionState.RESPONDING:
+                self._settle()
 
     def _interrupt(self, cause: Cause) -> bool:
         interrupted = self.barge_in.interrupt(self.speaking, cause)
         if interrupted:
             self.arbiter.drop_waiting()
+            self._settle()
         return interrupted
 
     # --- tools ------------------------------------------------------------------------------------
@@ -408,31 +443,33 @@ class _Conductor:
     def _answer_if_owed(self) -> None:
         """Ask for the response that tells the user what the tools found: once, when all have answered."""
         ledger = self.ledger
-        if ledger.answer_owed and not ledger.running and not self.user_speaking and not self.arbiter.active:
+        free = self.view.connected and not self.user_speaking and not self.arbiter.active
+        if free and ledger.answer_owed and not ledger.running:
             ledger.answer_owed = False
             self._respond(ResponseCreate())
 
     # --- commands ---------------------------------------------------------------------------------
 
     def _command(self, command: Command) -> None:
+        if command.do in ("text", "respond") and not self.view.connected:
+            self.postponed.append(command)  # until there is somebody to say it to
+            return
         match command.do:
             case "interrupt":
                 if not self._interrupt("manual"):
-                    self.cancel_when_created = self.arbiter.asked or self.view.state is SessionState.PROCESSING
-                elif self.outbox.speaks:
-                    self.barge_in.waiting = command
+                    self.cancel_when_created = self.arbiter.asked or self.view.phase is SessionState.PROCESSING
+                if self.barge_in.under_way:
+                    self.barge_in.waiting.append(command)
                     return
             case "listen":
-                self._listen(True)
+                self.microphone.listen(True)
             case "stop_listening":
-                self._listen(False)
+                self.microphone.listen(False)
             case "mute" | "unmute":
-                self.muted = command.do == "mute"
-                self._set_gate()
-            case "pause":
-                self._pause()
-            case "resume":
-                self._resume()
+                self.microphone.muted = command.do == "mute"
+                self.microphone.set()
+            case "pause" | "resume":
+                self._pause(command.do == "pause")
             case "text":
                 self._interrupt("manual")
                 self.cancel_when_created = False
@@ -448,45 +485,18 @@ class _Conductor:
                 assert_never(command.do)
         command.done.set()
 
-    def _listen(self, listening: bool) -> None:
-        if listening == self.listening:
+    def _pause(self, paused: bool) -> None:
+        if paused == self.view.paused:
             return
-        self.listening = listening
-        if listening:
-            self.outbox.emit(events.ListeningStarted(at=self.outbox.now))
-            if self.view.state is SessionState.CONNECTED:
-                self.view.state = SessionState.LISTENING
-            self._set_gate()
-            return
-        push_to_talk = self.agent.turn_detection is None
-        self.respond_on_commit = push_to_talk
-        self._set_gate(tail_ms=0 if push_to_talk else CLOSING_SILENCE_MS, commit=push_to_talk)
-        self.outbox.emit(events.ListeningStopped(at=self.outbox.now))
-        if self.view.state is SessionState.LISTENING:
-            self.view.state = SessionState.CONNECTED
+        self.view.paused = paused
+        self.microphone.set()
+        self.outbox.play(Hold(paused))
+        now = self.outbox.now
+        self.outbox.emit(events.Paused(at=now) if paused else events.Resumed(at=now))
 
-    def _pause(self) -> None:
-        if self.view.state is SessionState.PAUSED:
-            return
-        self.view.state = SessionState.PAUSED
-        self._set_gate()
-        self.outbox.play(Hold(True))
-        self.outbox.emit(events.Paused(at=self.outbox.now))
-
-    def _resume(self) -> None:
-        if self.view.state is not SessionState.PAUSED:
-            return
-        self.view.state = SessionState.LISTENING if self.listening else SessionState.CONNECTED
-        self._set_gate()
-        self.outbox.play(Hold(False))
-        self.outbox.emit(events.Resumed(at=self.outbox.now))
-
-    def _set_gate(self, *, tail_ms: int = 0, commit: bool = False) -> None:
-        gate: Literal["open", "muted", "closed"] = "muted" if self.muted else "open"
-        if not self.listening or self.view.state is SessionState.PAUSED:
-            gate = "closed"
-        if self.configured_epoch == self.outbox.epoch > 0:
-            self.outbox.set_microphone(gate, tail_ms, commit)
+    def _settle(self) -> None:
+        """Nobody speaks, and nothing is awaited."""
+        self.view.phase = SessionState.LISTENING if self.microphone.listening else SessionState.CONNECTED
 
 
 def _not_run(call: RunTool, reason: str) -> ToolResult:

@@ -10,15 +10,31 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import attrs
 import trio
 
-from trio_voice.channels import EventFanOut, FromServer, InboxItem, Play, PlaybackItem
+from trio_voice.channels import EventFanOut, FromServer, InboxItem, Play, PlaybackItem, offer
 from trio_voice.errors import WireLost
-from trio_voice.protocol import ResponseOutputAudioDelta, SessionUpdated, decode_server_event
+from trio_voice.protocol import ResponseOutputAudioDelta, SessionConfig, SessionUpdated, decode_server_event
 from trio_voice.protocol.turns import TurnNumbers
 
 if TYPE_CHECKING:
     from trio_voice.wire import Wire
+
+
+@attrs.define(eq=False)
+class Configuration:
+    """What the server has said of the session on one connection."""
+
+    taken: trio.Event = attrs.Factory(trio.Event)
+    """It has accepted our settings."""
+    expires_at: float | None = None
+    """When it will end the session, in Unix seconds."""
+
+    def take(self, session: SessionConfig) -> None:
+        if session.expires_at:
+            self.expires_at = float(session.expires_at)
+        self.taken.set()
 
 
 async def run(
@@ -29,9 +45,9 @@ async def run(
     *,
     turns: TurnNumbers,
     fan_out: EventFanOut,
-    configured: trio.Event,
+    configuration: Configuration,
 ) -> None:
-    """Receive until the wire is lost. `configured` is set when the server has taken the configuration.
+    """Receive until the wire is lost. `configuration` notes what the server says of the session.
 
     Raises: `WireLost`, always: there is no other end than cancellation.
     Closes: its sending ends.
@@ -43,14 +59,14 @@ async def run(
                 turn = turns.turn_of(event)
                 if isinstance(event, ResponseOutputAudioDelta) and turn is not None:
                     if playback is not None:
-                        playback.send_nowait(Play(turn, event.item_id, event.content_index, event.delta))
+                        offer(playback, Play(turn, event.item_id, event.content_index, event.delta))
                     # A conversation that waits has dealt with all that came before, so the order stays.
                     waits = inbox.statistics().tasks_waiting_receive > 0
                     if waits and fan_out.pass_by(turn, event.item_id, event.delta):
                         continue
                 elif isinstance(event, SessionUpdated):
-                    configured.set()
-                inbox.send_nowait(FromServer(epoch, turn, event))
+                    configuration.take(event.session)
+                offer(inbox, FromServer(epoch, turn, event))
         except trio.WouldBlock:
             raise WireLost(
                 "the server's events came faster than they could be taken for too long; "

@@ -8,7 +8,7 @@ import attrs
 import trio
 
 from trio_voice import events
-from trio_voice.channels import EventFanOut, PlaybackItem, Send, SetMicrophone, ToolItem, UplinkItem
+from trio_voice.channels import EventFanOut, PlaybackItem, Send, SetMicrophone, ToolItem, UplinkItem, offer
 from trio_voice.logs import log
 from trio_voice.protocol import ClientEvent
 
@@ -17,12 +17,13 @@ from trio_voice.protocol import ClientEvent
 class Outbox:
     """Synchronous, every verb of it: nothing here waits."""
 
-    control: trio.MemorySendChannel[UplinkItem]
     playback: trio.MemorySendChannel[PlaybackItem] | None
     tool_calls: trio.MemorySendChannel[ToolItem]
     fan_out: EventFanOut
-    epoch: int = 0
-    """Of the connection that is spoken to."""
+    control: trio.MemorySendChannel[UplinkItem] | None = None
+    """To the connection that is spoken to; None in an outage."""
+    dropped_control: int = 0
+    """Events for a server that was not there."""
 
     @property
     def now(self) -> float:
@@ -35,20 +36,38 @@ class Outbox:
 
     def send(self, event: ClientEvent) -> None:
         """To the server of this connection. In an outage it is dropped: a resume restores from the record instead."""
-        self.control.send_nowait(Send(self.epoch, event))
+        self._to_uplink(Send(event))
         if self.fan_out.wants_protocol:
             self.emit(events.ClientEventSent(at=self.now, event=event))
 
     def set_microphone(self, gate: Literal["open", "muted", "closed"], tail_ms: int, commit: bool) -> None:
-        self.control.send_nowait(SetMicrophone(self.epoch, gate, tail_ms, commit))
+        self._to_uplink(SetMicrophone(gate, tail_ms, commit))
+
+    def connect(self, control: trio.MemorySendChannel[UplinkItem] | None) -> None:
+        """Speak to this connection from now on."""
+        if self.control is not None:
+            self.control.close()
+        self.control = control
+
+    def _to_uplink(self, item: UplinkItem) -> None:
+        if self.control is None:
+            self.dropped_control += 1
+            return
+        try:
+            self.control.send_nowait(item)
+        except trio.BrokenResourceError:  # it died a moment ago; the news is on its way
+            self.dropped_control += 1
+        except trio.WouldBlock:
+            self.dropped_control += 1
+            self.connect(None)  # the uplink takes the closed channel for the end of the connection
 
     def play(self, item: PlaybackItem) -> None:
         if self.playback is not None:
-            self.playback.send_nowait(item)
+            offer(self.playback, item)
 
     def run_tool(self, item: ToolItem) -> None:
         """Raises: `trio.WouldBlock` when too many calls wait."""
-        self.tool_calls.send_nowait(item)
+        offer(self.tool_calls, item)
 
     def emit(self, event: events.SessionEvent) -> None:
         self.fan_out.emit(event)

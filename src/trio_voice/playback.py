@@ -21,6 +21,7 @@ from trio_voice.channels import (
     PlaybackItem,
     TurnPlayed,
     TurnStarted,
+    offer,
 )
 from trio_voice.config import AudioOutputConfig
 from trio_voice.devices import OpenSpeaker, Speaker
@@ -100,7 +101,7 @@ class _Voice:
                     discarded_ms = self.buffer.interrupt(turn)
                     self.buffer.retire(turn)
                 self.turns = [followed for followed in self.turns if followed > turn]
-                self.reports.send_nowait(Interrupted(turn, positions, discarded_ms))
+                offer(self.reports, Interrupted(turn, positions, discarded_ms))
             case Hold(held):
                 with self.lock:
                     self.buffer.held = held
@@ -130,7 +131,7 @@ class _Voice:
                 self.buffer.retire(turn)
         if turn > self.started_turn and any(position.heard_ms for position in positions):
             self.started_turn = turn
-            self.reports.send_nowait(TurnStarted(turn))
+            offer(self.reports, TurnStarted(turn))
         if finished:
             self.turns.remove(turn)
-            self.reports.send_nowait(TurnPlayed(turn, positions))
+            offer(self.reports, TurnPlayed(turn, positions))

@@ -45,3 +45,11 @@ class Attempts:
         """The number of the coming attempt, after a connection that lasted `connected_for_s`."""
         self.count = 1 if connected_for_s >= self.healthy_after_s else self.count + 1
         return self.count
+
+
+def rotation_delay_s(lifetime_s: float, margin_s: float) -> float:
+    """How long to stay on a connection that the server will end after `lifetime_s`.
+
+    The margin is what is left for finding a quiet moment; of a short life it is half at most.
+    """
+    return max(0.0, lifetime_s - min(margin_s, lifetime_s / 2))

@@ -15,7 +15,6 @@ from trio_voice import capture, conversation, logs, playback, supervisor, tools
 from trio_voice.agent import RealtimeAgent
 from trio_voice.audio import Frame
 from trio_voice.channels import (
-    CONTROL_CAPACITY,
     INBOX_CAPACITY,
     PLAYBACK_CAPACITY,
     TOOL_CAPACITY,
@@ -27,7 +26,6 @@ from trio_voice.channels import (
     InboxItem,
     PlaybackItem,
     ToolItem,
-    UplinkItem,
 )
 from trio_voice.config import (
     AgentCapability,
@@ -37,6 +35,7 @@ from trio_voice.config import (
     ConnectionState,
     SessionState,
 )
+from trio_voice.conversation_view import ConversationView
 from trio_voice.errors import ConfigError, SessionEnded
 from trio_voice.events import EVENT_NAMES, PROTOCOL_EVENTS, Disconnected, ResponseAudio, SessionEvent
 from trio_voice.logs import log
@@ -94,12 +93,11 @@ class RealtimeSession:
     async def _run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """The session nursery. Every actor, every channel, who holds which end: this is all there is."""
         to_conversation, inbox = trio.open_memory_channel[InboxItem](INBOX_CAPACITY)
-        to_uplink, control = trio.open_memory_channel[UplinkItem](CONTROL_CAPACITY)
         to_playback, playback_items = trio.open_memory_channel[PlaybackItem](PLAYBACK_CAPACITY)
         to_tools, tool_items = trio.open_memory_channel[ToolItem](TOOL_CAPACITY)
         frames = DropOldest[Frame](max(1, self.audio_input.capacity_ms // self.audio_input.chunk_ms))
         history = History()
-        self._view = conversation.ConversationView(
+        self._view = ConversationView(
             history, ConversationTracker(history, started_at=trio.current_time(), metadata=self._metadata)
         )
         self._commands = to_conversation.clone()
@@ -107,11 +105,14 @@ class RealtimeSession:
         self._buffer_statistics: BufferStatistics | None = None
         speaker, microphone = self._speaker, self._microphone
         self._link = supervisor.Link(
-            control,
             frames.receiver if microphone is not None else None,
             to_conversation.clone(),
             to_playback if speaker is not None else None,
             self._fan_out,
+            self._view,
+            self.connection,
+            self.audio_input,
+            self._open_stream,
         )
         try:
             async with trio.open_nursery() as nursery:
@@ -127,7 +128,6 @@ class RealtimeSession:
                     partial(
                         conversation.run,
                         inbox,
-                        control=to_uplink,
                         playback=to_playback.clone() if speaker is not None else None,
                         tool_calls=to_tools,
                         fan_out=self._fan_out,
@@ -136,23 +136,13 @@ class RealtimeSession:
                         config=self.agent.session_config(self.audio_input, self.audio_output),
                     )
                 )
-                nursery.start_soon(
-                    partial(
-                        supervisor.run,
-                        self._link,
-                        options=self.connection,
-                        audio_input=self.audio_input,
-                        open_stream=self._open_stream,
-                    )
-                )
+                nursery.start_soon(supervisor.run, self._link)
                 task_status.started()
         finally:
             self._end()
             for end in (
                 to_conversation,
                 inbox,
-                to_uplink,
-                control,
                 to_playback,
                 playback_items,
                 to_tools,
@@ -198,7 +188,7 @@ class RealtimeSession:
     def _end(self) -> None:
         """Once, however the session ends: the last event, and the end of every stream of events."""
         self._ended_at = trio.current_time()
-        self._view.state = SessionState.DISCONNECTED
+        self._view.phase, self._view.paused = SessionState.DISCONNECTED, False
         self._view.tracker.close(self._ended_at)
         self._fan_out.emit(Disconnected(at=self._ended_at, reason="the session ended"))
         self._fan_out.close()
@@ -250,11 +240,15 @@ class RealtimeSession:
 
     @property
     def state(self) -> SessionState:
-        return self._view.state
+        """INITIALIZING before the session is entered and configured."""
+        return self._view.state if self._lifetime is not None else SessionState.INITIALIZING
 
     @property
     def connection_state(self) -> ConnectionState:
-        return self._link.state
+        """CONNECTED from the moment in which the server has taken the configuration."""
+        if self._ended_at is not None:
+            return ConnectionState.DISCONNECTED
+        return ConnectionState.CONNECTED if self._view.connected else self._link.state
 
     @property
     def tracker(self) -> ConversationTracker:
@@ -272,12 +266,13 @@ class RealtimeSession:
     def metrics(self) -> SessionMetrics:
         at = self._ended_at if self._ended_at is not None else trio.current_time()
         dropped = {"frames": self._frames.dropped, "events": self._fan_out.dropped}
-        dropped["control"] = self._link.uplink.dropped_control
+        dropped["control"] = self._view.dropped_control
+        dropped["stale_frames"] = self._link.uplink.stale_frames
         if self._buffer_statistics is not None:
             dropped["stale_samples"] = self._buffer_statistics.stale_samples
             dropped["overflow_samples"] = self._buffer_statistics.overflow_samples
             dropped["underruns"] = self._buffer_statistics.underruns
-        return self._view.tracker.metrics(at, dropped)
+        return self._view.tracker.metrics(at, dropped, round_trip_ms=self._link.round_trips.median_ms)
 
     def summary(self) -> dict[str, Any]:
         """The session in plain values, ready for JSON."""
@@ -364,12 +359,8 @@ class RealtimeSession:
 
 
 def _cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The one error in a group of one, however deep; else the group.
-
-    An actor whose neighbour has died finds its channel broken: that is a consequence, and is left out.
-    """
-    _, causes = group.split((trio.BrokenResourceError, trio.ClosedResourceError))
-    error: BaseException = causes or group
+    """The one error in a group of one, however deep; else the group."""
+    error: BaseException = group
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return error

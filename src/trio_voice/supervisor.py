@@ -1,18 +1,20 @@
-"""The supervisor: one connection nursery inside the session nursery; when the wire dies, all of it goes at once.
+"""The supervisor: connections come and go inside the session nursery; device, playback, tools and conversation stay.
 
     session nursery
      └─ supervisor
-         └─ connection nursery      wire pump · uplink · downlink · heartbeat
+         └─ connection nursery      wire pump · uplink · downlink · liveness
 
-Device, playback, tools and conversation live outside and are not touched. A connection that was lost and may come
-back is made again, with backoff; what cannot come back ends the session with the `WireLost` that says why.
+Each connection is a nursery of its own: when one of its tasks dies, all of it goes at once. One that was lost and may
+come back is made again, with backoff; what cannot come back ends the session with the `WireLost` that says why. Before
+the server's own limit a successor is made first and takes over between two turns (*rotation*): only then does the old
+one go. Each connection has an epoch and a control channel of its own, so nothing of one reaches another.
 """
 
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import quote, urlsplit
@@ -21,158 +23,244 @@ import attrs
 import trio
 import trio.abc
 
-from trio_voice import downlink, uplink
+from trio_voice import downlink, liveness, uplink
 from trio_voice.audio import Frame
-from trio_voice.channels import EventFanOut, InboxItem, LinkDown, LinkUp, PlaybackItem, UplinkItem
+from trio_voice.channels import (
+    CONTROL_CAPACITY,
+    EventFanOut,
+    Handover,
+    InboxItem,
+    LinkDown,
+    LinkUp,
+    PlaybackItem,
+    UplinkItem,
+    offer,
+)
 from trio_voice.config import AudioInputConfig, ConnectionOptions, ConnectionState
+from trio_voice.conversation_view import ConversationView
+from trio_voice.downlink import Configuration
 from trio_voice.errors import WireLost
+from trio_voice.liveness import RoundTrips
+from trio_voice.logs import log
 from trio_voice.protocol.turns import TurnNumbers
-from trio_voice.restart_policy import Attempts, Backoff
+from trio_voice.restart_policy import Attempts, Backoff, rotation_delay_s
 from trio_voice.uplink import UplinkStatistics
 
 if TYPE_CHECKING:
     from trio_voice import wire
 
-
 OpenStream: TypeAlias = Callable[[], Awaitable[trio.abc.Stream]]
 """Makes the byte stream of a connection, in place of the network: for tests."""
 
 HEALTHY_AFTER_S = 10.0
+QUIET_CHECK_S = 0.25
+ROTATION_RETRY_S = 5.0
 
 
 @attrs.define(eq=False)
 class Link:
-    """The ends of the session's channels that a connection needs, and what the session may see of it."""
+    """What every connection of a session needs: the ends of its channels, its options, and what it keeps count of."""
 
-    control: trio.MemoryReceiveChannel[UplinkItem]
     frames: trio.MemoryReceiveChannel[Frame] | None
     inbox: trio.MemorySendChannel[InboxItem]
     playback: trio.MemorySendChannel[PlaybackItem] | None
     fan_out: EventFanOut
+    view: ConversationView
+    options: ConnectionOptions
+    audio_input: AudioInputConfig
+    open_stream: OpenStream | None = None
+    wall_clock: Callable[[], float] = time.time
+    """Only to read `expires_at`, which is a date."""
+    rng: random.Random = attrs.Factory(random.Random)
     state: ConnectionState = ConnectionState.DISCONNECTED
     epoch: int = 0
-    """Numbers connections from 1; nothing of an earlier one reaches a later one."""
-    connected_at: float | None = None
-    """When a server last took the configuration: only then is it a connection."""
+    """Of the newest connection."""
     uplink: UplinkStatistics = attrs.Factory(UplinkStatistics)
+    round_trips: RoundTrips = attrs.Factory(RoundTrips)
     turns: TurnNumbers = attrs.Factory(TurnNumbers)
 
     def tell(self, news: LinkUp | LinkDown) -> None:
-        with suppress(trio.BrokenResourceError):  # the conversation may have ended first
-            self.inbox.send_nowait(news)
+        offer(self.inbox, news)
 
     def close(self) -> None:
-        for end in (self.control, self.frames, self.inbox, self.playback):
+        for end in (self.frames, self.inbox, self.playback):
             if end is not None:
                 end.close()
 
 
-async def run(
-    link: Link,
-    *,
-    options: ConnectionOptions,
-    audio_input: AudioInputConfig,
-    open_stream: OpenStream | None = None,
-    rng: random.Random | None = None,
-) -> None:
+@attrs.define(eq=False)
+class _Connection:
+    """One that is open, or was."""
+
+    epoch: int
+    scope: trio.CancelScope = attrs.Factory(trio.CancelScope)
+    configuration: Configuration = attrs.Factory(Configuration)
+    opened_at: float = attrs.field(factory=trio.current_time)
+    loss: WireLost = attrs.Factory(lambda: WireLost("the connection ended", retryable=True))
+    over: trio.Event = attrs.Factory(trio.Event)
+
+
+async def run(link: Link) -> None:
     """Connect, and stay connected.
 
     Raises: `WireLost` when the first connection cannot be made, or a lost one not again.
     Closes: every end in `link`.
     """
-    backoff = Backoff(
-        options.max_reconnect_attempts if options.auto_reconnect else 0,
-        options.reconnect_delay_ms / 1000,
-        options.reconnect_backoff_multiplier,
-    )
-    attempts, rng = Attempts(HEALTHY_AFTER_S), rng or random.Random()
     link.state = ConnectionState.CONNECTING
+    attempts = Attempts(HEALTHY_AFTER_S)
     try:
-        while True:
-            link.epoch += 1
-            connected_at = link.connected_at
-            try:
-                await _connection(link, options, audio_input, open_stream)
-            except* WireLost as group:
-                lost = _first(group)
-            is_first = link.connected_at is None
-            held_s = 0.0
-            if link.connected_at is not None and link.connected_at != connected_at:
-                held_s = trio.current_time() - link.connected_at
-            attempt = attempts.next(held_s)
-            delay_s = backoff.delay_s(attempt, rng) if lost.retryable and not is_first else None
-            link.tell(LinkDown(link.epoch, lost.reason, None if delay_s is None else attempt, (delay_s or 0.0) * 1000))
-            if delay_s is None:
-                raise lost if is_first or attempt == 1 else _gave_up(lost, attempt - 1)
-            link.state = ConnectionState.RECONNECTING
-            await trio.sleep(delay_s)
+        async with trio.open_nursery() as connections:
+            current = await _connect(link, connections)
+            while True:
+                link.state = ConnectionState.CONNECTED
+                successor = await _until_lost_or_rotated(link, current, connections)
+                current = successor or await _reconnect(link, current, attempts, connections)
     finally:
         link.state = ConnectionState.DISCONNECTED
         link.close()
 
 
-def _gave_up(lost: WireLost, attempts: int) -> WireLost:
-    return WireLost(
-        f"gave up after {attempts} attempts to reconnect; the last: {lost.reason}", retryable=lost.retryable
+async def _reconnect(link: Link, lost: _Connection, attempts: Attempts, connections: trio.Nursery) -> _Connection:
+    """A connection in place of the one that was lost. Raises: `WireLost` when it is time to give up."""
+    link.state = ConnectionState.RECONNECTING
+    options = link.options
+    backoff = Backoff(
+        options.max_reconnect_attempts if options.auto_reconnect else 0,
+        options.reconnect_delay_ms / 1000,
+        options.reconnect_backoff_multiplier,
     )
+    epoch, loss, held_s = lost.epoch, lost.loss, trio.current_time() - lost.opened_at
+    while True:
+        attempt = attempts.next(held_s)
+        delay_s = backoff.delay_s(attempt, link.rng) if loss.retryable else None
+        if delay_s is None:
+            link.tell(LinkDown(epoch, loss.reason))
+            raise loss if attempt == 1 else _gave_up(loss, attempt - 1)
+        link.tell(LinkDown(epoch, loss.reason, attempt, delay_s * 1000))
+        await trio.sleep(delay_s)
+        try:
+            return await _connect(link, connections)
+        except WireLost as failure:
+            epoch, loss, held_s = link.epoch, failure, 0.0
 
 
-async def _connection(
-    link: Link, options: ConnectionOptions, audio_input: AudioInputConfig, open_stream: OpenStream | None
-) -> None:
-    """One WebSocket's life. Any of its tasks failing ends all of them."""
-    from trio_voice import wire  # here: trio_websocket takes 70 ms to import
-
-    async with trio.open_nursery() as connection:
-        opened = await connection.start(
-            partial(
-                wire.run,
-                address_of(options),
-                connect_timeout_s=options.connect_timeout_ms / 1000,
-                stream=await open_stream() if open_stream is not None else None,
-            )
-        )
-        epoch, configured = link.epoch, trio.Event()
-        link.turns.start_connection()
-        playback = link.playback.clone() if link.playback is not None else None
-        frames = link.frames.clone() if link.frames is not None else None
-        send = partial(uplink.run, input_format=audio_input.format, statistics=link.uplink)
-        connection.start_soon(send, opened, epoch, link.control.clone(), frames)
-        link.tell(LinkUp(epoch))
-        receive = partial(downlink.run, turns=link.turns, fan_out=link.fan_out, configured=configured)
-        connection.start_soon(receive, opened, epoch, link.inbox.clone(), playback)
-        connection.start_soon(_heartbeat, opened, options)
-        await _configuration_taken(configured, options)
-        link.state, link.connected_at = ConnectionState.CONNECTED, trio.current_time()
+async def _until_lost_or_rotated(link: Link, current: _Connection, connections: trio.Nursery) -> _Connection | None:
+    """Wait. Returns the successor that has taken over, or None when `current` is lost."""
+    successor: _Connection | None = None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_cancel_when_over, current, nursery.cancel_scope)
+        if current.configuration.expires_at is not None:
+            lifetime_s = current.configuration.expires_at - link.wall_clock()
+            last_moment = trio.current_time() + lifetime_s * 0.97
+            await trio.sleep(rotation_delay_s(lifetime_s, link.options.session_margin_ms / 1000))
+            while successor is None:
+                successor = await _rotate(link, connections, last_moment)
+                if successor is None:
+                    await trio.sleep(min(ROTATION_RETRY_S, lifetime_s / 100))
+            log.info("connection.rotated", epoch=successor.epoch)
+            current.scope.cancel()
+            nursery.cancel_scope.cancel()
+    return successor
 
 
-async def _configuration_taken(configured: trio.Event, options: ConnectionOptions) -> None:
-    timeout_s = options.connect_timeout_ms / 1000
-    with trio.move_on_after(timeout_s) as waiting:
-        await configured.wait()
-    if waiting.cancelled_caught:
+async def _rotate(link: Link, connections: trio.Nursery, last_moment: float) -> _Connection | None:
+    """Make a successor between two turns and offer it to the conversation. None: not now."""
+    while link.view.turn_in_progress and trio.current_time() < last_moment:  # noqa: ASYNC110 - it need not be exact
+        await trio.sleep(QUIET_CHECK_S)
+    handover = Handover(forced=trio.current_time() >= last_moment)
+    try:
+        successor = await _connect(link, connections, handover)
+    except WireLost as failure:
+        log.info("rotation.failed", reason=failure.reason)
+        return None
+    return successor if handover.accepted else None
+
+
+async def _cancel_when_over(connection: _Connection, scope: trio.CancelScope) -> None:
+    await connection.over.wait()
+    scope.cancel()
+
+
+async def _connect(link: Link, connections: trio.Nursery, handover: Handover | None = None) -> _Connection:
+    """Open a connection and have it configured; with `handover`, have it taken or refused as well.
+
+    Raises: `WireLost` if that does not come about in time.
+    Cancellation: the connection goes, unless the conversation has already moved to it.
+    """
+    link.epoch += 1
+    connection = _Connection(link.epoch)
+    control: trio.MemorySendChannel[UplinkItem] = await connections.start(_live, link, connection)
+    link.tell(LinkUp(connection.epoch, control, handover))
+    timeout_s = link.options.connect_timeout_ms / 1000
+    is_ready = False
+    try:
+        with trio.move_on_after(timeout_s):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_cancel_when_over, connection, nursery.cancel_scope)
+                await connection.configuration.taken.wait()
+                if handover is not None:
+                    await handover.answered.wait()
+                is_ready = handover is None or handover.accepted
+                nursery.cancel_scope.cancel()
+        if is_ready or handover is not None:
+            return connection
+        if connection.over.is_set():
+            raise connection.loss
         raise WireLost(
-            f"{options.url} connected but did not answer session.update within {timeout_s:g} s; "
+            f"{link.options.url} connected but did not answer session.update within {timeout_s:g} s; "
             "does it speak the Realtime protocol?",
             retryable=True,
         )
+    finally:
+        if not is_ready:
+            connection.scope.cancel()
 
 
-async def _heartbeat(opened: wire.Wire, options: ConnectionOptions) -> None:
-    """Notice a dead peer. Any byte counts as life, so a ping is sent only into silence."""
-    interval_s, timeout_s = options.heartbeat_interval_ms / 1000, options.heartbeat_timeout_ms / 1000
-    while True:
-        await trio.sleep_until(opened.last_received_at + interval_s)
-        if trio.current_time() < opened.last_received_at + interval_s:
-            continue
-        pinged_at = trio.current_time()
-        with trio.move_on_after(timeout_s):
-            await opened.ping()
-        if opened.last_received_at < pinged_at:
-            raise WireLost(
-                f"the server has been silent for {interval_s + timeout_s:g} s and answered no ping",
-                retryable=True,
-            )
+async def _live(
+    link: Link,
+    connection: _Connection,
+    *,
+    task_status: trio.TaskStatus[trio.MemorySendChannel[UplinkItem]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """One connection's life, from the first byte to the last.
+
+    Raises: `WireLost` if it never opens; when it is lost later, that is noted in `connection.loss`.
+    """
+    from trio_voice import wire  # here: trio_websocket takes 70 ms to import
+
+    control, control_items = trio.open_memory_channel[UplinkItem](CONTROL_CAPACITY)
+    is_open = False
+    try:
+        with connection.scope:
+            async with trio.open_nursery() as nursery:
+                stream = await link.open_stream() if link.open_stream is not None else None
+                timeout_s = link.options.connect_timeout_ms / 1000
+                pump = partial(wire.run, address_of(link.options), connect_timeout_s=timeout_s, stream=stream)
+                opened = await nursery.start(pump)
+                is_open = True
+                link.turns.start_connection()
+                playback = link.playback.clone() if link.playback is not None else None
+                frames = link.frames.clone() if link.frames is not None else None
+                send = partial(uplink.run, input_format=link.audio_input.format, statistics=link.uplink)
+                nursery.start_soon(send, opened, control_items, frames)
+                task_status.started(control)
+                receive = partial(
+                    downlink.run, turns=link.turns, fan_out=link.fan_out, configuration=connection.configuration
+                )
+                nursery.start_soon(receive, opened, connection.epoch, link.inbox.clone(), playback)
+                nursery.start_soon(liveness.watch, opened, link.view, link.options, link.round_trips)
+    except* WireLost as group:
+        connection.loss = _first(group)
+        if not is_open:
+            raise connection.loss from None
+    finally:
+        control_items.close()
+        connection.over.set()
+
+
+def _gave_up(loss: WireLost, attempts: int) -> WireLost:
+    reason = f"gave up after {attempts} attempts to reconnect; the last: {loss.reason}"
+    return WireLost(reason, retryable=loss.retryable)
 
 
 def address_of(options: ConnectionOptions) -> wire.Address:

@@ -14,7 +14,7 @@ import attrs
 import msgspec
 import trio
 
-from trio_voice.channels import CancelTurn, InboxItem, RunTool, ToolItem, ToolResult, ToolStarted
+from trio_voice.channels import CancelTurn, InboxItem, RunTool, ToolItem, ToolResult, ToolStarted, offer
 from trio_voice.function_tools import FunctionTool
 from trio_voice.logs import log
 
@@ -64,7 +64,7 @@ class _Executor:
     async def answer(self, call: RunTool) -> None:
         """Run one call. The result is sent in the same step in which the call ends: no checkpoint can lose it."""
         started_at = trio.current_time()
-        self.results.send_nowait(ToolStarted(call.turn, call.call_id, call.tool, call.arguments))
+        offer(self.results, ToolStarted(call.turn, call.call_id, call.tool, call.arguments))
         failure: str | None = None
         value: Any = None
         function = self.tools.get(call.tool)
@@ -94,9 +94,7 @@ class _Executor:
                 failure = "cancelled: the user interrupted"
         output = _as_text({"error": failure} if failure else value)
         duration_ms = (trio.current_time() - started_at) * 1000
-        self.results.send_nowait(
-            ToolResult(call.turn, call.call_id, call.tool, output, failure is not None, duration_ms)
-        )
+        offer(self.results, ToolResult(call.turn, call.call_id, call.tool, output, failure is not None, duration_ms))
 
     async def _invoke(self, function: FunctionTool, keywords: dict[str, Any]) -> Any:
         if function.is_async:

@@ -65,6 +65,8 @@ class SessionMetrics:
     interruption_count: int
     truncation_count: int
     tool_call_count: int
+    round_trip_ms: float | None
+    """Of the latest pings to the server, the median; None before the first."""
     dropped: Mapping[str, int]
     """What was dropped, by channel."""
 
@@ -181,7 +183,7 @@ class ConversationTracker:
                 )
         return lines
 
-    def metrics(self, at: float, dropped: Mapping[str, int]) -> SessionMetrics:
+    def metrics(self, at: float, dropped: Mapping[str, int], *, round_trip_ms: float | None = None) -> SessionMetrics:
         latencies = [turn.latency_ms for turn in self._turns if turn.latency_ms is not None]
         return SessionMetrics(
             started_at=self.started_at,
@@ -192,6 +194,7 @@ class ConversationTracker:
             interruption_count=sum(turn.interrupted for turn in self._turns),
             truncation_count=self.truncation_count,
             tool_call_count=sum(len(turn.tools) for turn in self._turns),
+            round_trip_ms=round_trip_ms,
             dropped=dict(dropped),
         )
 

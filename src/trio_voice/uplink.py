@@ -13,6 +13,7 @@ import trio
 
 from trio_voice.audio import AudioFormat, Frame
 from trio_voice.channels import Send, SetMicrophone, UplinkItem
+from trio_voice.errors import WireLost
 from trio_voice.protocol import InputAudioBufferAppend, InputAudioBufferCommit, encode
 
 if TYPE_CHECKING:
@@ -21,28 +22,30 @@ if TYPE_CHECKING:
 
 @attrs.define(eq=False)
 class UplinkStatistics:
+    """Of all connections of a session."""
+
     sent_audio_ms: float = 0.0
-    dropped_control: int = 0
-    """Meant for an earlier connection."""
+    stale_frames: int = 0
+    """Captured while there was no connection, and never sent."""
 
 
 async def run(
     wire: Wire,
-    epoch: int,
     control: trio.MemoryReceiveChannel[UplinkItem],
     frames: trio.MemoryReceiveChannel[Frame] | None,
     *,
     input_format: AudioFormat,
     statistics: UplinkStatistics,
 ) -> None:
-    """Send until the connection is cancelled. Frames wait, and go stale, until the conversation opens the gate.
+    """Send until the connection is cancelled. Frames are left alone until the conversation first sets the microphone;
+    those that have waited until then are stale, and dropped.
 
-    Raises: `WireLost`.
+    Raises: `WireLost`, also when the conversation has given the connection up.
     Closes: its receiving ends.
     """
-    gate = _Gate(epoch)
+    gate = _Gate()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_send_control, wire, epoch, control, gate, statistics)
+        nursery.start_soon(_send_control, wire, control, gate)
         if frames is not None:
             nursery.start_soon(_send_frames, wire, frames, gate, input_format, statistics)
 
@@ -51,42 +54,32 @@ async def run(
 class _Gate:
     """What is done with the next frame. Written by the control loop, read by the frame loop."""
 
-    epoch: int
-    setting: SetMicrophone = attrs.field(init=False)
+    setting: SetMicrophone = attrs.Factory(lambda: SetMicrophone("closed"))
+    is_set: trio.Event = attrs.Factory(trio.Event)
     tail_ms: float = 0.0
     commit_due: bool = False
     frames_over: bool = False
     """The microphone has ended, as a file does: nobody waits for one more frame."""
-
-    def __attrs_post_init__(self) -> None:
-        self.setting = SetMicrophone(self.epoch, "closed")
 
     def apply(self, setting: SetMicrophone) -> None:
         # A closing silence or a commit that is due stays due when the gate is set again before the next frame.
         self.tail_ms = max(setting.tail_ms, self.tail_ms) if setting.gate == "closed" else 0.0
         self.commit_due = self.commit_due or setting.commit
         self.setting = setting
+        self.is_set.set()
 
 
-async def _send_control(
-    wire: Wire,
-    epoch: int,
-    control: trio.MemoryReceiveChannel[UplinkItem],
-    gate: _Gate,
-    statistics: UplinkStatistics,
-) -> None:
+async def _send_control(wire: Wire, control: trio.MemoryReceiveChannel[UplinkItem], gate: _Gate) -> None:
     with control:
         async for item in control:
-            if item.epoch != epoch:
-                statistics.dropped_control += 1
-                continue
             match item:
-                case Send(_, event):
+                case Send(event):
                     await wire.send(encode(event))
                 case SetMicrophone():
                     gate.apply(item)
                     if gate.frames_over:
                         await _commit_if_due(wire, gate)
+    raise WireLost("more was to be sent than the connection could take", retryable=True)
 
 
 async def _send_frames(
@@ -97,6 +90,8 @@ async def _send_frames(
     statistics: UplinkStatistics,
 ) -> None:
     with frames:
+        await gate.is_set.wait()
+        statistics.stale_frames += _drain(frames)
         async for frame in frames:
             pcm = frame.pcm
             frame_ms = input_format.ms_of_bytes(len(pcm))
@@ -115,6 +110,16 @@ async def _send_frames(
                 await _commit_if_due(wire, gate)
     gate.frames_over = True
     await _commit_if_due(wire, gate)
+
+
+def _drain(frames: trio.MemoryReceiveChannel[Frame]) -> int:
+    drained = 0
+    while True:
+        try:
+            frames.receive_nowait()
+        except (trio.WouldBlock, trio.EndOfChannel):
+            return drained
+        drained += 1
 
 
 async def _commit_if_due(wire: Wire, gate: _Gate) -> None:

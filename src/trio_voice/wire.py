@@ -79,6 +79,8 @@ class Wire:
     def __init__(self, connection: trio_websocket.WebSocketConnection, stream: _WatchedStream) -> None:
         self._connection = connection
         self._stream = stream
+        self.last_message_at = trio.current_time()
+        """When a message was last received."""
 
     @property
     def last_received_at(self) -> float:
@@ -95,9 +97,11 @@ class Wire:
     async def receive(self) -> str | bytes:
         """The next message. Raises: `WireLost` once the connection is closed and all has been received."""
         try:
-            return await self._connection.get_message()
+            message = await self._connection.get_message()
         except trio_websocket.ConnectionClosed as closed:
             raise _lost(closed) from None
+        self.last_message_at = trio.current_time()
+        return message
 
     async def ping(self) -> None:
         """Wait for the answer to a ping. Raises: `WireLost`."""

@@ -91,7 +91,7 @@ async def test_the_end_of_the_session_ends_the_view(autojump_clock: MockClock) -
         assert "\x1b[?25l" not in written(console) or "\x1b[?25h" in written(console)
 
 
-AFTER_A_MINUTE = SessionMetrics(STARTED_AT, 65.0, 2, 3000.0, 500.0, 1, 1, 0, {"underruns": 0, "frames": 3})
+AFTER_A_MINUTE = SessionMetrics(STARTED_AT, 65.0, 2, 3000.0, 500.0, 1, 1, 0, None, {"underruns": 0, "frames": 3})
 
 
 @attrs.frozen

@@ -6,7 +6,7 @@ restored as they were heard; calls with their results.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from trio_voice.protocol.client_events import ClientEvent, ConversationItemCreate
 from trio_voice.protocol.history import Entry, History
@@ -19,14 +19,19 @@ CONTINUES = (
 NEVER_RUN = '{"error": "not run: the connection was lost"}'
 
 
-def replay(history: History, results: Mapping[str, str | None]) -> list[ClientEvent]:
-    """The events that restore `history`, oldest item first. `results`: by call id, None for a tool still running.
+def replay(
+    history: History, results: Mapping[str, str | None], *, unfinished: Collection[str] = ()
+) -> list[ClientEvent]:
+    """The events that restore `history`, oldest item first. `results`: by call id, None for a tool still running;
+    `unfinished`: ids of items that are still being heard, left out until it is known how much of them was.
 
     Outputs are taken from `results` and stand right behind their calls; where a tool is still running the output
     follows when it is there. Items keep their ids, but for outputs, which get new ones.
     """
     events: list[ClientEvent] = []
     for entry in list(history):
+        if entry.item_id in unfinished:
+            continue
         match entry.kind, entry.role:
             case "message", _:
                 events.extend(_message(entry))

@@ -1,0 +1,36 @@
+"""What the session, and the supervisor, may see of the conversation. Written by the conversation alone."""
+
+from __future__ import annotations
+
+import attrs
+import trio
+
+from trio_voice.config import SessionState
+from trio_voice.protocol.history import History
+from trio_voice.tracker import ConversationTracker
+
+
+@attrs.define(eq=False)
+class ConversationView:
+    """For reading."""
+
+    history: History
+    tracker: ConversationTracker
+    phase: SessionState = SessionState.INITIALIZING
+    """Where the conversation stands, paused or not."""
+    paused: bool = False
+    session_id: str = ""
+    ready: trio.Event = attrs.Factory(trio.Event)
+    """The server has taken the configuration."""
+    connected: bool = False
+    """A server is there that has taken the configuration."""
+    dropped_control: int = 0
+    """Events for a server that was not there."""
+    turn_in_progress: bool = False
+    """Somebody speaks, or an answer or a tool's result is awaited."""
+    awaiting_server: bool = False
+    """The server owes a response, or the rest of one."""
+
+    @property
+    def state(self) -> SessionState:
+        return SessionState.PAUSED if self.paused else self.phase

@@ -1,0 +1,96 @@
+"""Noticing in time that nobody is there: pings into silence, and a watchdog for an answer that does not come.
+
+A connection can be dead without a sign: a half-open socket takes what is sent and gives nothing back. Any byte counts
+as life, not the pong alone. A ping is never cut short, since that could cut a message: it runs in a task of its own,
+and it is the waiting that ends.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+import attrs
+import trio
+
+from trio_voice.config import ConnectionOptions
+from trio_voice.conversation_view import ConversationView
+from trio_voice.errors import WireLost
+
+if TYPE_CHECKING:
+    from trio_voice.wire import Wire
+
+BUSY_INTERVAL_S = 2.0
+BUSY_TIMEOUT_S = 2.5
+"""While a turn is in progress: together less than the five seconds after which a person gives up."""
+
+
+@attrs.define(eq=False)
+class RoundTrips:
+    """The latest round trips of pings, in milliseconds."""
+
+    latest_ms: deque[float] = attrs.Factory(lambda: deque(maxlen=32))
+
+    @property
+    def median_ms(self) -> float | None:
+        ordered = sorted(self.latest_ms)
+        return ordered[len(ordered) // 2] if ordered else None
+
+
+async def watch(wire: Wire, view: ConversationView, options: ConnectionOptions, round_trips: RoundTrips) -> None:
+    """Watch a connection until it is cancelled.
+
+    Raises: `WireLost` when the peer is dead, or owes an answer for too long.
+    """
+    async with trio.open_nursery() as pings:
+        pings.start_soon(_watch_answers, wire, view, options)
+        while True:
+            interval_s = options.heartbeat_interval_ms / 1000
+            if view.turn_in_progress:
+                interval_s = min(interval_s, BUSY_INTERVAL_S)
+            due_at = wire.last_received_at + interval_s
+            if trio.current_time() < due_at:
+                # Look again soon: a turn may begin in between.
+                await trio.sleep_until(min(due_at, trio.current_time() + BUSY_INTERVAL_S))
+                continue
+            await _probe(wire, view, options, round_trips, pings)
+
+
+async def _probe(
+    wire: Wire, view: ConversationView, options: ConnectionOptions, round_trips: RoundTrips, pings: trio.Nursery
+) -> None:
+    """One ping into the silence."""
+    pinged_at = trio.current_time()
+    answered = trio.Event()
+
+    async def ping() -> None:
+        await wire.ping()
+        round_trips.latest_ms.append((trio.current_time() - pinged_at) * 1000)
+        answered.set()
+
+    pings.start_soon(ping)
+    while not answered.is_set() and wire.last_received_at <= pinged_at:
+        waited_s = trio.current_time() - pinged_at
+        timeout_s = options.heartbeat_timeout_ms / 1000
+        if view.turn_in_progress:
+            timeout_s = min(timeout_s, BUSY_TIMEOUT_S)
+        if waited_s >= timeout_s:
+            silent_s = trio.current_time() - wire.last_received_at
+            raise WireLost(f"the server has been silent for {silent_s:.3g} s and answered no ping", retryable=True)
+        with trio.move_on_after(min(timeout_s - waited_s, BUSY_TIMEOUT_S)):
+            await answered.wait()
+
+
+async def _watch_answers(wire: Wire, view: ConversationView, options: ConnectionOptions) -> None:
+    """The socket lives, but the answer that was promised does not come."""
+    timeout_s = options.response_timeout_ms / 1000
+    awaited_since: float | None = None
+    while True:
+        now = trio.current_time()
+        if not view.awaiting_server:
+            awaited_since = None
+        elif awaited_since is None:
+            awaited_since = now
+        elif now - max(awaited_since, wire.last_message_at) >= timeout_s:
+            raise WireLost(f"nothing has come for {timeout_s:g} s although an answer is due", retryable=True)
+        await trio.sleep(min(timeout_s / 4, BUSY_INTERVAL_S))
