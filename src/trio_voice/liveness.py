@@ -76,6 +76,7 @@ async def _probe(
             timeout_s = min(timeout_s, BUSY_TIMEOUT_S)
         if waited_s >= timeout_s:
             silent_s = trio.current_time() - wire.last_received_at
+            wire.is_dead = True
             raise WireLost(f"the server has been silent for {silent_s:.3g} s and answered no ping", retryable=True)
         with trio.move_on_after(min(timeout_s - waited_s, BUSY_TIMEOUT_S)):
             await answered.wait()

@@ -28,6 +28,7 @@ from trio_voice.devices import OpenSpeaker, Speaker
 from trio_voice.playback_buffer import BufferStatistics, ItemPosition, PlaybackBuffer
 
 REPORT_INTERVAL_S = 0.02
+LONGEST_INTERVAL_S = 0.25
 """How often a turn that is playing is looked at, for the reports of its first and its last sample."""
 
 
@@ -82,7 +83,8 @@ class _Voice:
     turns: list[int] = attrs.Factory(list)
     """Turns with sound or an end, not yet reported as played, oldest first."""
     started_turn: int = 0
-    busy: trio.Event = attrs.Factory(trio.Event)
+    changed: trio.Event = attrs.Factory(trio.Event)
+    """A turn has come, or gone."""
 
     def apply(self, item: PlaybackItem) -> None:
         """Synchronous: an item takes effect whole or not at all."""
@@ -101,6 +103,7 @@ class _Voice:
                     discarded_ms = self.buffer.interrupt(turn)
                     self.buffer.retire(turn)
                 self.turns = [followed for followed in self.turns if followed > turn]
+                self.changed.set()
                 offer(self.reports, Interrupted(turn, positions, discarded_ms))
             case Hold(held):
                 with self.lock:
@@ -109,7 +112,7 @@ class _Voice:
     def _follow(self, turn: int) -> None:
         if turn > self.buffer.floor and turn not in self.turns:
             self.turns.append(turn)
-            self.busy.set()
+            self.changed.set()
 
     def _positions(self, turn: int) -> tuple[ItemPosition, ...]:
         positions = self.buffer.positions(self.device.unheard_samples())
@@ -117,11 +120,19 @@ class _Voice:
 
     async def report_progress(self) -> None:
         while True:
-            await self.busy.wait()
+            await self.changed.wait()
             while self.turns:
+                self.changed = trio.Event()
                 self._report(self.turns[0])
-                await trio.sleep(REPORT_INTERVAL_S)
-            self.busy = trio.Event()
+                with trio.move_on_after(self._until_next_look_s()):
+                    await self.changed.wait()
+            self.changed = trio.Event()
+
+    def _until_next_look_s(self) -> float:
+        """Often before the first sample and near the last; in between there is nothing to tell."""
+        if not self.turns or self.started_turn < self.turns[0]:
+            return REPORT_INTERVAL_S
+        return min(LONGEST_INTERVAL_S, max(REPORT_INTERVAL_S, self.buffer.queued_ms / 1000))
 
     def _report(self, turn: int) -> None:
         with self.lock:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import random
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
@@ -67,10 +69,13 @@ class RealtimeSession:
         audio_output: AudioOutputConfig | None = None,
         metadata: dict[str, Any] | None = None,
         open_stream: supervisor.OpenStream | None = None,
+        wall_clock: Callable[[], float] = time.time,
+        rng: random.Random | None = None,
     ) -> None:
         """`microphone` and `speaker` are opened when the agent's capabilities ask for them; None goes without.
 
-        `open_stream` makes the byte stream of each connection in place of the network, for tests.
+        For tests: `open_stream` makes the byte stream of each connection in place of the network; `wall_clock` tells
+        the date, against which a server's session limit is read; `rng` spreads the attempts to reconnect.
         """
         self.agent = agent
         self.connection = connection or ConnectionOptions()
@@ -79,6 +84,8 @@ class RealtimeSession:
         self._microphone = microphone if agent.can(AgentCapability.VOICE_INPUT) else None
         self._speaker = speaker if agent.can(AgentCapability.VOICE_OUTPUT) else None
         self._open_stream = open_stream
+        self._wall_clock = wall_clock
+        self._rng = rng or random.Random()
         self._metadata = metadata
         self._fan_out = EventFanOut()
         self._callbacks: dict[str, list[Callable[[Any], Any]]] = {}
@@ -113,6 +120,8 @@ class RealtimeSession:
             self.connection,
             self.audio_input,
             self._open_stream,
+            self._wall_clock,
+            self._rng,
         )
         try:
             async with trio.open_nursery() as nursery:

@@ -81,6 +81,8 @@ class Wire:
         self._stream = stream
         self.last_message_at = trio.current_time()
         """When a message was last received."""
+        self.is_dead = False
+        """Set when the peer is known to be gone: then nothing is said to it any more, and leaving takes no time."""
 
     @property
     def last_received_at(self) -> float:
@@ -153,12 +155,14 @@ async def run(
                     connection = await _shake_hands(await handed_over.receive(), watched, address)
                 if shaking_hands.cancelled_caught:
                     raise _no_handshake(address, watched, connect_timeout_s)
+                opened = Wire(connection, watched)
                 try:
-                    task_status.started(Wire(connection, watched))
+                    task_status.started(opened)
                     await trio.sleep_forever()
                 finally:
-                    with trio.move_on_after(CLOSE_TIMEOUT_S, shield=True):
-                        await connection.aclose()
+                    if not opened.is_dead:
+                        with trio.move_on_after(CLOSE_TIMEOUT_S, shield=True):
+                            await connection.aclose()
             finally:
                 pumping.cancel()
                 nursery.cancel_scope.cancel()

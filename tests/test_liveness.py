@@ -1,0 +1,162 @@
+"""Somebody who is not there is noticed in time; a session limit is never met. Virtual time, real WebSocket code."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from kit import RATE_HZ, Peer, call, call_peer
+from trio_voice import AgentCapability, ConnectionOptions, RealtimeAgent, events
+from trio_voice.restart_policy import rotation_delay_s
+from trio_voice.server.scripted import Say, ScriptedBrain, marked_samples
+from trio_voice.server.server_settings import ServerSettings
+from trio_voice.testing import RecordingSpeaker
+
+OPTIONS = ConnectionOptions(url="ws://memory/v1/realtime", model=None)
+CREATED = {"type": "response.created", "response": {"id": "r1", "status": "in_progress", "conversation_id": "c"}}
+DELTA = {
+    "type": "response.output_audio.delta",
+    "response_id": "r1",
+    "item_id": "i1",
+    "delta": base64.b64encode(marked_samples(1, RATE_HZ // 2).tobytes()).decode(),
+}
+
+
+SPEAKS_ONLY = RealtimeAgent(capabilities={AgentCapability.VOICE_OUTPUT})
+
+
+def half_open(peer: Peer) -> None:
+    """From now on the peer takes everything and says nothing, not even a pong."""
+    peer.socket._reader_running = False
+
+
+async def test_a_half_open_socket_is_noticed_within_five_seconds_of_a_turn(autojump_clock: MockClock) -> None:
+    dead_at: list[float] = []
+
+    async def serve(peer: Peer) -> None:
+        await peer.configure()
+        if not dead_at:
+            await peer.send(CREATED, DELTA)
+            dead_at.append(trio.current_time())
+            half_open(peer)
+            await trio.sleep_forever()
+        await peer.drain()
+
+    async with call_peer(serve, connection=OPTIONS) as on:
+        lost = await on.next(events.Reconnecting)
+        assert "silent" in lost.reason
+        assert lost.at - dead_at[0] <= 5.0
+        assert (await on.next(events.Connected)).resumed
+
+
+async def test_a_turn_that_begins_in_an_idle_probe_shortens_it(autojump_clock: MockClock) -> None:
+    """The probe of an idle connection may wait long; a user who speaks meanwhile does not have to."""
+    connections = 0
+
+    async def serve(peer: Peer) -> None:
+        nonlocal connections
+        connections += 1
+        await peer.configure()
+        if connections == 1:
+            half_open(peer)
+            await trio.sleep_forever()
+        await peer.drain()
+
+    options = ConnectionOptions(
+        url="ws://memory/", model=None, heartbeat_interval_ms=20_000, heartbeat_timeout_ms=60_000
+    )
+    async with call_peer(serve, connection=options) as on:
+        await trio.sleep(25)  # in the middle of the probe
+        asked_at = trio.current_time()
+        with trio.move_on_after(0.01):
+            await on.session.respond()
+        lost = await on.next(events.Reconnecting)
+        assert lost.at - asked_at <= 5.0
+
+
+async def test_an_answer_that_never_comes_is_not_awaited_for_ever(autojump_clock: MockClock) -> None:
+    """The socket lives and answers pings; the server has forgotten us."""
+    connections = 0
+
+    async def serve(peer: Peer) -> None:
+        nonlocal connections
+        connections += 1
+        await peer.configure()
+        if connections == 2:
+            await peer.receive("response.create")
+            await peer.send(CREATED, DELTA)
+        await peer.drain()
+
+    async with call_peer(serve, connection=OPTIONS) as on:
+        asked_at = trio.current_time()
+        await on.session.respond()
+        lost = await on.next(events.Reconnecting)
+        assert "an answer is due" in lost.reason
+        assert 30 <= lost.at - asked_at <= 33
+        await on.next(events.PlaybackStart)
+
+
+async def test_a_quiet_connection_is_left_alone(autojump_clock: MockClock) -> None:
+    async with call(ScriptedBrain(), connection=OPTIONS, listening=False) as on:
+        await trio.sleep(200)
+        assert len(on.links) == 1
+        assert on.session.metrics.round_trip_ms is not None, "pings measured the way there and back"
+
+
+def wall_clock(at_start: float = 1_000_000.0) -> Any:
+    """A wall clock that runs with the virtual one."""
+    began = trio.current_time()
+    return lambda: at_start + trio.current_time() - began
+
+
+@pytest.mark.timeout(180)
+async def test_three_rotations_in_an_hour_and_no_gap(autojump_clock: MockClock) -> None:
+    replies = [Say("A minute of talk.", 20_000) for _ in range(170)]
+    clock = wall_clock()
+    limited = ServerSettings(session_limit_s=15 * 60, wall_clock=clock)
+    speaker = RecordingSpeaker(block_ms=100)
+    options = {"connection": OPTIONS, "listening": False, "settings": limited, "wall_clock": clock}
+    async with call(ScriptedBrain(replies), SPEAKS_ONLY, speaker=speaker, **options) as on:
+        stream = on.session.events()
+        began_at = trio.current_time()
+        turn = 0
+        while trio.current_time() - began_at < 3600:
+            turn += 1
+            await on.session.respond()
+            await on.next(events.PlaybackEnd)
+            await trio.sleep(2)
+        await on.session.disconnect()
+        told = [event async for event in stream]
+    resumed = [event for event in told if isinstance(event, events.Connected) and event.resumed]
+    assert len(resumed) >= 3
+    assert not [event for event in told if isinstance(event, events.Reconnecting | events.ErrorReported)]
+    assert int((on.heard != 0).sum()) == turn * 20 * RATE_HZ, "every sample of every answer"
+    for connected in resumed:
+        speaking = [event for event in told if isinstance(event, events.PlaybackStart | events.PlaybackEnd)]
+        before = [event for event in speaking if event.at <= connected.at][-1]
+        assert isinstance(before, events.PlaybackEnd), "it happened between two turns"
+
+
+async def test_a_rotation_waits_for_the_turn_but_not_for_ever(autojump_clock: MockClock) -> None:
+    clock = wall_clock()
+    limited = ServerSettings(session_limit_s=100, wall_clock=clock)
+    brain = ScriptedBrain([Say("Without end.", 200_000)])
+    async with call(brain, connection=OPTIONS, listening=False, settings=limited, wall_clock=clock) as on:
+        await on.session.respond()
+        connected = await on.next(events.Connected)
+        rotated = await on.events.wait_for(events.Connected)
+        assert rotated.resumed
+        assert 90 <= rotated.at - connected.at <= 100
+        await on.events.wait_for(events.PlaybackEnd)
+        assert int((on.heard != 0).sum()) == 200 * RATE_HZ, "what had arrived was heard to the end"
+
+
+@pytest.mark.parametrize(
+    ("lifetime_s", "margin_s", "expected_s"), [(3600, 120, 3480), (60, 120, 30), (0, 120, 0), (-5, 120, 0)]
+)
+def test_the_margin_is_half_of_a_short_life(lifetime_s: float, margin_s: float, expected_s: float) -> None:
+    assert rotation_delay_s(lifetime_s, margin_s) == expected_s
