@@ -6,6 +6,7 @@ tools. The invariant: it only looks. A `Violation` says which rule, when, and wh
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from typing import Any
 
@@ -32,6 +33,8 @@ CLOSING_S = 1.05
 STALE_MS = 100.0
 """Sound that may be sent ahead of real time on a connection: the frame under way, and rounding."""
 
+_NUMBERED = re.compile(r"\[(\d+)\]")
+CREATE = '{"type":"conversation.item.create"'
 APPEND = '{"type":"input_audio_buffer.append"'
 DELTA = '{"type":"response.output_audio.delta"'
 
@@ -45,8 +48,14 @@ class Violation:
     seen: str
 
 
+class _Part(msgspec.Struct):
+    text: str = ""
+
+
 class _Item(msgspec.Struct):
     type: str = ""
+    role: str | None = ""
+    content: list[_Part] = msgspec.field(default_factory=list)
     id: str | None = ""
     call_id: str | None = ""
     status: str | None = ""
@@ -99,6 +108,8 @@ class Told:
     appended_ms: float = 0.0
     calls: set[str] = attrs.Factory(set)
     outputs: Counter[str] = attrs.Factory(Counter)
+    texts: Counter[int] = attrs.Factory(Counter)
+    """What the user wrote, by the number of each text."""
 
 
 @attrs.define(eq=False)
@@ -127,7 +138,10 @@ class Watch:
     called: dict[str, str | None] = attrs.Factory(dict)
     """By call id: the output."""
     corrupted: bool = False
-    paused_ms: float = 0.0
+    written: int = 0
+    """Texts of the user, numbered from 1."""
+    newest: Told = attrs.Factory(Told)
+    """The connection that the conversation was on last."""
 
     def wrong(self, rule: str, seen: str) -> None:
         self.violations.append(Violation(rule, round(trio.current_time(), 3), seen))
@@ -141,8 +155,9 @@ class Watch:
         if direction == "received":
             if text.startswith(APPEND):
                 self._appended(told, connection, text)
-            elif "function_call" in text:
-                self._restored(told, _read(text).item)
+            elif text.startswith(CREATE):
+                self.newest = told
+                self._created(told, connection.number, _read(text).item)
         elif text.startswith(WATCHED):
             self._sent(told, connection, _read(text))
 
@@ -155,7 +170,12 @@ class Watch:
         if told.appended_ms * 0.95 > open_ms + STALE_MS:
             self.wrong("stale microphone", f"{told.appended_ms:.0f} ms sent on a connection open for {open_ms:.0f} ms")
 
-    def _restored(self, told: Told, item: _Item) -> None:
+    def _created(self, told: Told, number: int, item: _Item) -> None:
+        if item.role == "user":
+            for found in _NUMBERED.findall("".join(part.text for part in item.content)):
+                told.texts[int(found)] += 1
+                if told.texts[int(found)] > 1:
+                    self.wrong("every text once", f"text {found} was sent twice on connection {number}")
         if item.type == "function_call":
             told.calls.add(item.call_id or "")
         elif item.type == "function_call_output":
@@ -262,9 +282,9 @@ class Watch:
         for number, runs in self.tool_runs.items():
             if runs > 1:
                 self.wrong("tool once", f"call {number} ran {runs} times")
-        if not session_goes_on or not self.told:
+        if not session_goes_on:
             return
-        last = self.told[max(self.told)]
+        last = self.newest
         for call_id, output in self.called.items():
             if output is None:
                 self.wrong("every call is answered", f"{call_id} was begun and never answered")
@@ -273,6 +293,13 @@ class Watch:
         for call_id in last.calls:
             if last.outputs[call_id] != 1:
                 self.wrong("result once", f"{last.outputs[call_id]} results of {call_id} on the last connection")
+
+    def judge_texts(self, *, session_goes_on: bool) -> None:
+        """What the user wrote is in the conversation at its end."""
+        if session_goes_on:
+            missing = [number for number in range(1, self.written + 1) if not self.newest.texts[number]]
+            if missing:
+                self.wrong("every text once", f"texts {missing} of {self.written} are not in the conversation")
 
     def judge_end(self, lost: BaseException | None, struck: list[Fault]) -> None:
         """Only a `WireLost`, and only where a fault explains it."""

@@ -7,11 +7,11 @@ weather that strikes. The invariant: the same plan gives the same outcome, to th
 from __future__ import annotations
 
 import random
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from functools import partial
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import attrs
 import trio
@@ -43,6 +43,9 @@ REST_WITHIN_S = 400.0
 ANSWER_WITHIN_S = 120.0
 
 
+Wire: TypeAlias = Literal["websocket", "direct"]
+
+
 @attrs.frozen
 class Outcome:
     """What came of a conversation."""
@@ -55,15 +58,20 @@ class Outcome:
     reconnects: int = 0
     interruptions: int = 0
     tool_calls: int = 0
+    rotations: int = 0
     turns: int = 0
+    wall_s: float = 0.0
+    """Of CPU time."""
     ended_by: str = ""
     """The `WireLost` that ended it early."""
 
 
-def converse(plan: Plan) -> Outcome:
+def converse(plan: Plan, *, wire: Wire = "websocket") -> Outcome:
     """Hold the conversation of `plan`."""
+    began_at = time.process_time()
     with _repeatable(plan.seed):
-        return trio.run(_hold, plan, clock=MockClock(autojump_threshold=0))
+        outcome = trio.run(_hold, plan, clock=MockClock(autojump_threshold=0))
+    return attrs.evolve(outcome, wall_s=time.process_time() - began_at)
 
 
 @contextmanager
@@ -72,9 +80,14 @@ def _repeatable(seed: int) -> Iterator[None]:
     from trio._core import _run
 
     run, before = supervisor.run, _run._ALLOW_DETERMINISTIC_SCHEDULING
+
+    async def supervise(link: supervisor.Link) -> None:
+        link.rng, link.wall_clock = random.Random(seed), trio.current_time
+        await run(link)
+
     _run._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[misc]
     _run._r.seed(seed)
-    supervisor.run = partial(run, rng=random.Random(seed))
+    supervisor.run = supervise
     try:
         yield
     finally:
@@ -115,10 +128,10 @@ async def _hold(plan: Plan) -> Outcome:
         try:
             async with session:
                 weather.entered = True
-                person = _Person(plan, session, microphone, weather, answers)
+                person = _Person(plan, session, microphone, weather, answers, watch)
                 await person.take_part()
                 await weather.clear_up()
-                goes_on = await _come_to_rest(session, watch, weather)
+                goes_on = await _come_to_rest(person, session, watch, weather)
                 await weather.close_in()
                 left_at = trio.current_time()
         except SessionEnded:
@@ -130,6 +143,7 @@ async def _hold(plan: Plan) -> Outcome:
         nursery.cancel_scope.cancel()
     watch.judge_end(lost, weather.struck)
     watch.judge_sound()
+    watch.judge_texts(session_goes_on=goes_on)
     watch.judge_tools(session_goes_on=goes_on)
     left = trio.lowlevel.current_statistics().tasks_living - tasks_before
     if left:
@@ -143,8 +157,9 @@ async def _hold(plan: Plan) -> Outcome:
         watch.reconnects,
         watch.interruptions,
         len(watch.called),
+        weather.rotations,
         len(watch.turns),
-        str(lost or ""),
+        ended_by=str(lost or ""),
     )
 
 
@@ -157,13 +172,13 @@ async def _listen(session: RealtimeSession, watch: Watch, weather: _Weather) -> 
         weather.look()
 
 
-async def _come_to_rest(session: RealtimeSession, watch: Watch, weather: _Weather) -> bool:
+async def _come_to_rest(person: _Person, session: RealtimeSession, watch: Watch, weather: _Weather) -> bool:
     """After the last fault a word is answered, and then all is quiet; both in bounded time."""
     answered = weather.answered
     with trio.move_on_after(ANSWER_WITHIN_S) as waiting:
         while session.connection_state is not ConnectionState.CONNECTED:
             await trio.sleep(0.5)
-        await session.send_text("Goodbye.")
+        await person.write("Goodbye.")
         while weather.answered <= answered:
             await trio.sleep(0.5)
     if waiting.cancelled_caught:
@@ -185,6 +200,7 @@ class _Person:
     microphone: ScriptedMicrophone
     weather: _Weather
     answers: Answers
+    watch: Watch
 
     async def take_part(self) -> None:
         if not self.plan.push_to_talk:
@@ -194,6 +210,10 @@ class _Person:
                 return
             await trio.sleep(action.after_s)
             await self._do(action)
+
+    async def write(self, text: str) -> None:
+        self.watch.written += 1
+        await self.session.send_text(f"{text} [{self.watch.written}]")
 
     async def _do(self, action: Action) -> None:
         session = self.session
@@ -207,7 +227,7 @@ class _Person:
                 if self.plan.push_to_talk:
                     await session.stop_listening()
             case "write":
-                await session.send_text("And then?")
+                await self.write("And then?")
             case "interrupt":
                 await session.interrupt()
             case "respond":
@@ -240,6 +260,7 @@ class _Weather:
     closing: bool = False
     last_stir_at: float = 0.0
     answered: int = 0
+    rotations: int = 0
     struck: list[Fault] = attrs.Factory(list)
     cells: Counter[tuple[FaultKind, State]] = attrs.Factory(Counter)
     _due: list[PlannedFault] = attrs.Factory(list)
@@ -277,7 +298,7 @@ class _Weather:
         for planned in self._due:
             if planned.at_s > now:
                 break
-            if planned.state in ("resuming", "rotating") and state != "resuming":
+            if planned.state == "resuming" and state != "resuming":
                 # It strikes while the session connects again: see to it that it does.
                 self._next_at = now + 1
                 self.nursery.start_soon(self.server.strike, Fault("reset"))
@@ -296,17 +317,20 @@ class _Weather:
         self.nursery.start_soon(self.server.strike, attrs.evolve(fault, after_bytes=None))
 
     def _count(self, fault: Fault, state: State) -> None:
+        self.watch.corrupted |= fault.kind == "corrupt"
         self.struck.append(fault)
         self.cells[fault.kind, state] += 1
 
     def on_connect(self, number: int) -> Iterable[Fault]:
         """The faults of a new connection."""
-        state: State = "connecting" if number == 1 else "resuming"
+        # A connection that is made while there is one is to take its place.
+        serving = self.session.connection_state is ConnectionState.CONNECTED
+        state: State = "connecting" if not self.entered else "rotating" if serving else "resuming"
         now = trio.current_time() - self._began_at
+        self.rotations += state == "rotating"
         faults, self._for_connect = self._for_connect[:1], self._for_connect[1:]
         for planned in self._due:
-            wanted = "resuming" if planned.state == "rotating" else planned.state
-            if wanted == state and planned.at_s <= now and not faults and not self.closing:
+            if planned.state == state and planned.at_s <= now and not faults and not self.closing:
                 self._due.remove(planned)
                 self._count(planned.fault, state)
                 return [planned.fault]

@@ -216,3 +216,67 @@ class FaultyStream(trio.abc.Stream):
             delay_s = self._rng.uniform(0.0, self._delay_s) if self._jitters else self._delay_s
             with trio.move_on_after(delay_s):
                 await self._closed.wait()
+
+
+class _Half(trio.abc.Stream):
+    """One end of `quick_pair`."""
+
+    def __init__(self) -> None:
+        self._peer: _Half = self
+        self._arrived = bytearray()
+        self._ended = self._closed = False
+        self._reader: trio.lowlevel.Task | None = None
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        if self._closed:
+            raise trio.ClosedResourceError("this end was closed")
+        if not self._arrived and not self._ended:
+            self._reader = trio.lowlevel.current_task()
+
+            def forget(_: object) -> trio.lowlevel.Abort:
+                self._reader = None
+                return trio.lowlevel.Abort.SUCCEEDED
+
+            await trio.lowlevel.wait_task_rescheduled(forget)
+        else:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        if self._closed:
+            raise trio.ClosedResourceError("this end was closed")
+        size = len(self._arrived) if max_bytes is None else min(max_bytes, len(self._arrived))
+        received = self._arrived[:size]
+        del self._arrived[:size]
+        return received
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self._closed:
+            raise trio.ClosedResourceError("this end was closed")
+        if self._peer._closed:
+            raise trio.BrokenResourceError("the other end was closed")
+        self._peer._arrived += data
+        self._peer._wake()
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def aclose(self) -> None:
+        self._closed = True
+        self._peer._ended = True
+        self._wake()
+        self._peer._wake()
+        await trio.lowlevel.checkpoint()
+
+    def _wake(self) -> None:
+        if self._reader is not None:
+            reader, self._reader = self._reader, None
+            trio.lowlevel.reschedule(reader)
+
+
+def quick_pair() -> tuple[trio.abc.Stream, trio.abc.Stream]:
+    """As `trio.testing.memory_stream_pair`, but for the checkpoints that look for tasks in conflict.
+
+    They are most of what a conversation in virtual time costs: without them it takes a little more than half as long.
+    """
+    one, other = _Half(), _Half()
+    one._peer, other._peer = other, one
+    return one, other

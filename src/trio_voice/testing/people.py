@@ -68,7 +68,7 @@ class Plan:
     session_limit_s: float = 3600.0
 
 
-def plan_of(seed: int, minutes: float = 10.0, *, faults_per_minute: float = 0.7) -> Plan:
+def plan_of(seed: int, minutes: float = 10.0, *, faults_per_minute: float = 1.5) -> Plan:
     """The conversation that `seed` stands for."""
     rng = random.Random(seed)
     actions: list[Action] = []
@@ -89,7 +89,7 @@ def plan_of(seed: int, minutes: float = 10.0, *, faults_per_minute: float = 0.7)
         clause_delay_ms=rng.choice((0, 40, 300)),
         think_ms=rng.choice((0, 200, 1500)),
         push_to_talk=push_to_talk,
-        session_limit_s=rng.choice((3600.0, 3600.0, 240.0)),
+        session_limit_s=rng.choice((3600.0, 300.0, 170.0)),
     )
 
 

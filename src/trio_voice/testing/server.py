@@ -17,7 +17,6 @@ from typing import Literal, TypeAlias
 import attrs
 import trio
 import trio.abc
-from trio.testing import memory_stream_pair
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import (
     AcceptConnection,
@@ -35,7 +34,7 @@ from trio_voice.errors import WireLost
 from trio_voice.server.brain import Brain
 from trio_voice.server.converse import converse
 from trio_voice.server.server_settings import DEFAULT_MODEL, ServerSettings
-from trio_voice.testing.faults import CONNECT_FAULTS, STREAM_FAULTS, Fault, FaultyStream
+from trio_voice.testing.faults import CONNECT_FAULTS, STREAM_FAULTS, Fault, FaultyStream, quick_pair
 
 Direction: TypeAlias = Literal["sent", "received"]
 OVERSIZED_BYTES = 25 * 1024 * 1024
@@ -279,12 +278,10 @@ async def memory_server(
     """A server in memory: pass its `open_stream` to a `RealtimeSession`. Runs in virtual time as well."""
     await brain.warm_up()
     async with trio.open_nursery() as nursery:
-        yield FaultyServer(
-            brain, nursery, _in_memory, settings or ServerSettings(), schedule, rng or random.Random(0)
-        )
+        yield FaultyServer(brain, nursery, _in_memory, settings or ServerSettings(), schedule, rng or random.Random(0))
         nursery.cancel_scope.cancel()
 
 
 async def _in_memory() -> tuple[trio.abc.Stream, trio.abc.Stream]:
     await trio.lowlevel.checkpoint()
-    return memory_stream_pair()
+    return quick_pair()

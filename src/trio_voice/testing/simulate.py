@@ -1,0 +1,200 @@
+"""`python -m trio_voice.testing.simulate --hours 10 --seed 1`: whole conversations in virtual time, all rules checked.
+
+The outermost of the simulation: seeds in, a table out. Each conversation has a seed of its own, drawn from the first
+one; `--only SEED` holds that one alone. A conversation that breaks a rule is made smaller, action by action and fault
+by fault, while it still breaks the rule; the command then ends with 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import logging
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+
+import attrs
+
+from trio_voice.testing.conversing import Outcome, Wire, converse
+from trio_voice.testing.faults import FAULT_KINDS, FaultKind
+from trio_voice.testing.people import STATES, Plan, State, plan_of
+
+SHRINKING_RUNS = 80
+PROGRESS_S = 10.0
+
+
+@attrs.define(eq=False)
+class Tally:
+    """Everything so far, added up."""
+
+    conversations: int = 0
+    virtual_s: float = 0.0
+    wall_s: float = 0.0
+    reconnects: int = 0
+    rotations: int = 0
+    interruptions: int = 0
+    tool_calls: int = 0
+    turns: int = 0
+    ended_early: int = 0
+    faults: Counter[FaultKind] = attrs.Factory(Counter)
+    cells: Counter[tuple[FaultKind, State]] = attrs.Factory(Counter)
+    rules: Counter[str] = attrs.Factory(Counter)
+    """Violations."""
+
+    def add(self, outcome: Outcome) -> None:
+        self.conversations += 1
+        self.virtual_s += outcome.virtual_s
+        self.wall_s += outcome.wall_s
+        self.reconnects += outcome.reconnects
+        self.rotations += outcome.rotations
+        self.interruptions += outcome.interruptions
+        self.tool_calls += outcome.tool_calls
+        self.turns += outcome.turns
+        self.ended_early += bool(outcome.ended_by)
+        self.faults += outcome.faults
+        self.cells += outcome.cells
+        self.rules.update(violation.rule for violation in outcome.violations)
+
+    @property
+    def speed(self) -> float:
+        """Virtual seconds per wall second of one core."""
+        return self.virtual_s / self.wall_s if self.wall_s else 0.0
+
+    def line(self) -> str:
+        return (
+            f"{self.conversations} conversations, {self.virtual_s / 3600:.2f} virtual hours, "
+            f"{self.faults.total()} faults, {self.rules.total()} violations, {self.speed:.0f} virtual s per wall s"
+        )
+
+    def table(self) -> str:
+        rows = [
+            ("conversations", self.conversations), ("ended by a fault, as they must", self.ended_early),
+            ("virtual hours", f"{self.virtual_s / 3600:.2f}"), ("answers", self.turns),
+            ("interruptions", self.interruptions), ("tool calls", self.tool_calls),
+            ("reconnects", self.reconnects), ("rotations", self.rotations), ("faults", self.faults.total()),
+            *((f"  {kind}", self.faults[kind]) for kind in FAULT_KINDS),
+            ("violations", self.rules.total()), *((f"  {rule}", count) for rule, count in self.rules.items()),
+            ("virtual seconds per wall second and core", f"{self.speed:.0f}"),
+        ]  # fmt: skip
+        return "\n".join(f"{name:42} {value:>10}" for name, value in rows)
+
+    def coverage(self) -> str:
+        """How often each fault struck in each state, as a Markdown table."""
+        lines = ["| fault | " + " | ".join(STATES) + " |", "|---" * (len(STATES) + 1) + "|"]
+        for kind in FAULT_KINDS:
+            counts = " | ".join(str(self.cells[kind, state]) for state in STATES)
+            lines.append(f"| `{kind}` | {counts} |")
+        return "\n".join(lines)
+
+
+def seeds(master: int) -> Iterator[int]:
+    """The seeds of the conversations, without end."""
+    number = 0
+    while True:
+        yield int.from_bytes(hashlib.blake2b(f"{master}/{number}".encode(), digest_size=5).digest())
+        number += 1
+
+
+def shrink(plan: Plan, fails: Callable[[Plan], bool], runs: int = SHRINKING_RUNS) -> Plan:
+    """A smaller plan for which `fails` still holds: fewer faults, fewer actions, nothing special."""
+
+    def attempt(smaller: Plan) -> bool:
+        nonlocal runs, plan
+        if runs <= 0 or smaller == plan:
+            return False
+        runs -= 1
+        if not fails(smaller):
+            return False
+        plan = smaller
+        return True
+
+    attempt(attrs.evolve(plan, faults=()))
+    for part in ("actions", "faults"):
+        size = len(getattr(plan, part))
+        while size:
+            start = 0
+            while start < len(getattr(plan, part)):
+                kept = getattr(plan, part)
+                if not attempt(attrs.evolve(plan, **{part: kept[:start] + kept[start + size :]})):
+                    start += size
+            size //= 2
+    plain = Plan(0, 0, (), ())
+    for name in ("latency_ms", "prebuffer_ms", "clause_delay_ms", "think_ms", "block_ms", "session_limit_s"):
+        attempt(attrs.evolve(plan, **{name: getattr(plain, name)}))
+    return plan
+
+
+def simulate(
+    hours: float,
+    seed: int,
+    *,
+    minutes: float = 10.0,
+    wire: Wire = "websocket",
+    say: Callable[[str], None] = print,
+    keep_going: bool = False,
+) -> Tally:
+    """Hold conversations for `hours` of virtual time. Stops at the first that breaks a rule, unless told otherwise."""
+    tally, said_at = Tally(), time.monotonic()
+    for number in seeds(seed):
+        if tally.virtual_s >= hours * 3600:
+            break
+        outcome = _told(plan_of(number, minutes), wire, say)
+        tally.add(outcome)
+        if time.monotonic() - said_at > PROGRESS_S:
+            said_at = time.monotonic()
+            say(tally.line())
+        if outcome.violations and not keep_going:
+            break
+    return tally
+
+
+def _told(plan: Plan, wire: Wire, say: Callable[[str], None]) -> Outcome:
+    """Hold a conversation; where it breaks a rule, say so and what is the least that breaks it."""
+    outcome = converse(plan, wire=wire)
+    if not outcome.violations:
+        return outcome
+    say(f"VIOLATION in the conversation --only {plan.seed} --conversation-minutes {plan.minutes:g}")
+    for violation in outcome.violations[:10]:
+        say(f"  {violation.at_s:9.3f} s  {violation.rule}: {violation.seen}")
+    rule = outcome.violations[0].rule
+
+    def fails(smaller: Plan) -> bool:
+        return any(violation.rule == rule for violation in converse(smaller, wire=wire).violations)
+
+    say(f"  made smaller: {shrink(plan, fails)}")
+    return outcome
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m trio_voice.testing.simulate", description=__doc__.splitlines()[0])
+    parser.add_argument("--hours", type=float, default=1.0, help="of virtual time")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--wire", choices=("websocket", "direct"), default="websocket")
+    parser.add_argument("--conversation-minutes", type=float, default=10.0)
+    parser.add_argument("--only", type=int, metavar="SEED", help="hold the conversation of this seed alone")
+    parser.add_argument("--coverage", action="store_true", help="print how often each fault struck in each state")
+    parser.add_argument("--keep-going", action="store_true", help="do not stop at the first violation")
+    chosen = parser.parse_args(arguments)
+    logging.getLogger("trio_voice").setLevel(logging.CRITICAL)
+    if chosen.only is not None:
+        tally = Tally()
+        tally.add(_told(plan_of(chosen.only, chosen.conversation_minutes), chosen.wire, print))
+    else:
+        tally = simulate(
+            chosen.hours,
+            chosen.seed,
+            minutes=chosen.conversation_minutes,
+            wire=chosen.wire,
+            say=lambda line: print(line, flush=True),
+            keep_going=chosen.keep_going,
+        )
+    print(tally.table())
+    if chosen.coverage:
+        print(tally.coverage())
+    return 1 if tally.rules else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
