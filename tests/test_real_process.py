@@ -33,6 +33,7 @@ from trio_voice.testing import RecordingSpeaker, ScriptedMicrophone
 GOES_ON_SAMPLES = GOES_ON_MS * RATE_HZ // 1000
 HANG_GUARD_S = 30.0
 OUTAGE_S = 2.0
+NOTICED_WITHIN_S = 5.0
 PROGRAM = Path(__file__).with_name("real_server.py")
 
 
@@ -174,9 +175,10 @@ async def sound_left(stream: EventStream, turn: int) -> int:
 async def remembered(call: Call, server: Server) -> list[tuple[str, ...]]:
     """What the server's brain is asked next: the conversation so far, as it knows it."""
     server.said.pop("asked", None)
+    playback = call.session.events()
     await call.session.send_text(GO_ON)
     asked = await server.asked()
-    await call.next(events.PlaybackEnd)
+    await playback.wait_for(events.PlaybackEnd)
     assert call.errors() == []
     return asked
 
@@ -201,7 +203,7 @@ async def test_killed_in_mid_response_and_restarted_after_two_seconds() -> None:
     async with servers() as house:
         first = await house.start()
         async with talking_to(first) as on:
-            sound = on.session.events(audio=True)
+            sound, playback = on.session.events(audio=True), on.session.events()
             await on.session.send_text(TELL)
             received = await receive_sound(sound, 1, 4000)
             await on.next(events.PlaybackStart)
@@ -218,8 +220,8 @@ async def test_killed_in_mid_response_and_restarted_after_two_seconds() -> None:
             await on.session.respond(GO_ON)
             await receive_sound(on.events, 2, 1)
             first_sound_at = trio.current_time()
-            for _ in range(2):
-                await on.next(events.PlaybackEnd)
+            for _ in range(2):  # of the story, and of what was said after it
+                await playback.wait_for(events.PlaybackEnd)
             restored = await remembered(on, second)
         received += await sound_left(sound, 1)
 
@@ -245,10 +247,41 @@ async def test_killed_in_mid_response_and_restarted_after_two_seconds() -> None:
     assert np.array_equal(played(on, 1)[:GOES_ON_SAMPLES], marked_samples(1, GOES_ON_SAMPLES))
 
 
+# --- SIGSTOP: half-open ---------------------------------------------------------------------------
+
+
+async def test_a_server_that_stops_in_mid_response_is_noticed_within_five_seconds() -> None:
+    """The kernel keeps the connection, and even takes new ones; the process says nothing."""
+    async with servers() as house:
+        server = await house.start()
+        async with talking_to(server) as on:
+            sound = on.session.events(audio=True)
+            await on.session.send_text(TELL)
+            received = await receive_sound(sound, 1, 2000)
+            server.process.send_signal(signal.SIGSTOP)
+            stopped_at = trio.current_time()
+            try:
+                lost = await on.next(events.Reconnecting)
+            finally:
+                server.process.send_signal(signal.SIGCONT)
+            assert (await on.next(events.Connected)).resumed
+            restored = await remembered(on, server)
+            assert await server.connections() == 1, "those that were given up are gone"
+        received += await sound_left(sound, 1)
+    noticed_s = lost.at - stopped_at
+    print(f"\nSIGSTOP: noticed after {noticed_s:.2f} s")
+    assert noticed_s <= NOTICED_WITHIN_S
+    assert restored[0] == ("message", "user", TELL)
+    assert restored[-1] == ("message", "user", GO_ON)
+    assert story_in(restored) != " ".join(STORY)
+    assert len(played(on, 0)) <= received, "nothing of the old connection came late"
+    assert np.array_equal(played(on, 1), marked_samples(1, GOES_ON_SAMPLES))
+
+
 # --- RST, Close -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("when", ["after it"])
+@pytest.mark.parametrize("when", ["in the outage", "after it"])
 async def test_a_reset_in_mid_tool_and_the_result_comes_once(when: str) -> None:
     released, runs = trio.Event(), []
 
@@ -287,13 +320,14 @@ async def test_a_server_that_closes_in_mid_response(code: int) -> None:
     async with servers() as house:
         server = await house.start()
         async with talking_to(server) as on:
+            playback = on.session.events()
             await on.session.send_text(TELL)
             await receive_sound(on.events, 1, 500)
             await server.tell(f"close {code}")
             lost = await on.next(events.Reconnecting)
             assert str(code) in lost.reason
             assert (await on.next(events.Connected)).resumed
-            await on.next(events.PlaybackEnd)
+            await playback.wait_for(events.PlaybackEnd)
             restored = await remembered(on, server)
             assert await server.connections() == 1
     assert restored[0] == ("message", "user", TELL)
