@@ -12,7 +12,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import downlink, machine, starting
+from benchmarks import downlink, machine, reconnect, starting
 from benchmarks.stamps import require_one_clock
 
 MEANINGS = {
@@ -75,7 +75,28 @@ def run_connects(console: Console, quick: bool, realtime: bool) -> dict[str, Any
     return {result.variant: attrs.asdict(result) for result in results}
 
 
-BENCHMARKS = {"downlink": run_downlink, "import": run_imports, "connect": run_connects}
+def run_reconnects(console: Console, quick: bool, realtime: bool) -> dict[str, Any]:
+    plan = reconnect.QUICK if quick else reconnect.Plan()
+    with console.status("reconnect"):
+        result = reconnect.measure(plan)
+    table = Table(
+        "from a reset socket",
+        title=f"Reconnect on loopback (aim: p50 ≤ {reconnect.AIM_MS:g} ms)",
+        title_justify="left",
+    )
+    for heading in ("p50 ms", "p99 ms"):
+        table.add_column(heading, justify="right")
+    table.add_row("to connected(resumed)", f"{result.connected_p50_ms:.1f}", f"{result.connected_p99_ms:.1f}")
+    table.add_row("to the first microphone frame", f"{result.uplink_p50_ms:.1f}", f"{result.uplink_p99_ms:.1f}")
+    console.print(table)
+    console.print(
+        f"{result.resets} resets; silence in the answer that played meanwhile: {result.gap_ms:g} ms; "
+        f"latest block {result.latest_block_ms:.1f} ms late"
+    )
+    return {"plan": attrs.asdict(plan), **attrs.asdict(result)}
+
+
+BENCHMARKS = {"downlink": run_downlink, "import": run_imports, "connect": run_connects, "reconnect": run_reconnects}
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
