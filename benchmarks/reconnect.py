@@ -45,7 +45,7 @@ class Result:
     """To the first frame of the microphone on the wire, behind the restored conversation. Frames are 20 ms apart."""
     uplink_p99_ms: float
     gap_ms: float
-    """Silence in the answer that played meanwhile."""
+    """Silence in the answer that played from the first reset to the last."""
     latest_block_ms: float
     """How late the speaker was served at most: a device's own buffer has to bridge it."""
 
