@@ -357,7 +357,11 @@ class RealtimeSession:
         if self._lifetime is None or self._ended_at is not None:
             raise SessionEnded(f"{do!r} needs a running session: call it inside `async with`, before disconnect()")
         command = Command(do, text=text, instructions=instructions)
-        self._commands.send_nowait(command)
+        try:
+            self._commands.send_nowait(command)
+        except trio.BrokenResourceError:  # the conversation has ended, and the session is about to
+            await trio.lowlevel.checkpoint_if_cancelled()
+            raise SessionEnded(f"the session ended before {do!r} was carried out") from None
         self._waiting.add(command)
         try:
             await command.done.wait()
