@@ -248,7 +248,7 @@ def test_playback(monkeypatch: pytest.MonkeyPatch) -> None:
         send.close()
         reports.close()
 
-    at_each_moment(body, monkeypatch, at_least=60)
+    at_each_moment(body, monkeypatch, at_least=40)
 
 
 def test_tools(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,7 +51,7 @@ async def receive(fake: FakeWire, inbox_capacity: float, playback_capacity: floa
     with inbox, playback, pytest.raises(WireLost) as lost, trio.fail_after(5):
         await downlink.run(
             cast(Wire, fake), 1, to_inbox, to_playback,
-            turns=TurnNumbers(), fan_out=EventFanOut(), configured=trio.Event(),
+            turns=TurnNumbers(), fan_out=EventFanOut(), configuration=downlink.Configuration(),
         )  # fmt: skip
     return lost.value
 
@@ -77,7 +77,7 @@ async def test_its_ends_are_closed_when_the_wire_is_lost(autojump_clock: MockClo
     with pytest.raises(WireLost, match="over"):
         await downlink.run(
             cast(Wire, fake), 1, to_inbox, to_playback,
-            turns=TurnNumbers(), fan_out=EventFanOut(), configured=trio.Event(),
+            turns=TurnNumbers(), fan_out=EventFanOut(), configuration=downlink.Configuration(),
         )  # fmt: skip
     for channel in (inbox, playback):
         with pytest.raises(trio.EndOfChannel):

@@ -121,9 +121,14 @@ def clocks_and_dice(source: str) -> list[str]:
     modules = {module for module, _ in FORBIDDEN}
     found = []
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            if (node.value.id, node.attr) in FORBIDDEN:
-                found.append(f"line {node.lineno}: {node.value.id}.{node.attr}")
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and isinstance(node.func.value, ast.Name)
+        ):
+            # A call: as the default of an argument a clock may be named, since a test passes another.
+            if (node.func.value.id, node.func.attr) in FORBIDDEN:
+                found.append(f"line {node.lineno}: {node.func.value.id}.{node.func.attr}")
         elif isinstance(node, ast.ImportFrom) and node.module in modules and node.module != "datetime":
             found.append(f"line {node.lineno}: from {node.module} import ...")
     return found

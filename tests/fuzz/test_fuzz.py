@@ -59,7 +59,7 @@ FLOODS: dict[str, tuple[Callable[[int], str], int, int]] = {
     "sound without end": (lambda number: delta(SECOND), 400, 6000 * KIB),
     "sound by the sample": (lambda number: delta(8), 400, 800 * KIB),
     "a new response for each piece": (lambda number: delta(8, response=f"r{number}"), 400, 800 * KIB),
-    "nonsense": (lambda number: "{" * 1000, 400, 800 * KIB),
+    "nonsense": (lambda number: "{" * 1000, 400, 1200 * KIB),
     "unknown events": (lambda number: text(f"new{number}", x="y" * 1000), 400, 800 * KIB),
     "speech without a pause": (lambda number: text("input_audio_buffer.speech_started", item_id="u"), 400, 800 * KIB),
     "words without sound": (lambda number: text("response.output_audio_transcript.delta", **WORD), 400, 800 * KIB),
@@ -76,8 +76,8 @@ def test_a_flood_is_survived_in_bounded_memory(flood: str) -> None:
     assert session.peak_bytes(frames) < most
 
 
-@pytest.mark.xfail(raises=BaseExceptionGroup, reason="a control channel that is full ends the session with WouldBlock")
 def test_an_interruption_of_more_items_than_the_control_channel_holds() -> None:
+    """It was a bare `WouldBlock` once; the connection is given up."""
     frames: list[Frame] = [delta(8, item=f"i{number}") for number in range(1500)]
     frames.append(text("input_audio_buffer.speech_started", item_id="u"))
     session.run_session(0, 0, frames, pauses=0.0)
