@@ -127,6 +127,8 @@ class Watch:
     """Response ids by turn."""
     silent_from: dict[int, int] = attrs.Factory(dict)
     """By turn: the sample from which it must not be heard."""
+    hushed_from: dict[int, int] = attrs.Factory(dict)
+    """The same, by the word of `interrupt()`, which has returned."""
     played: set[int] = attrs.Factory(set)
     ended: dict[int, str] = attrs.Factory(dict)
     connected: int = 0
@@ -246,6 +248,11 @@ class Watch:
         if event.item_id is not None and event.heard_ms > self.item_ms[event.item_id] + 1 and not self.corrupted:
             self.wrong("heard ≤ received", f"{event.heard_ms} ms heard of {self.item_ms[event.item_id]:.0f} ms sent")
 
+    def hushed(self, turns: set[int]) -> None:
+        """`interrupt()` has returned: of what was being said when it was called no sample may follow."""
+        for turn in turns:
+            self.hushed_from.setdefault(turn, self.ear.position)
+
     # --- when it is over --------------------------------------------------------------------------
 
     def judge_sound(self) -> None:
@@ -263,8 +270,9 @@ class Watch:
             mine = marks == answered.mark
             played = int(mine.sum())
             since = self.silent_from.get(turn)
-            if since is not None:
-                stale = int((mine & (positions >= since)).sum())
+            limit = min(since or self.ear.position, self.hushed_from.get(turn, self.ear.position))
+            if limit < self.ear.position:
+                stale = int((mine & (positions >= limit)).sum())
                 if stale:
                     self.wrong("zero stale samples", f"{stale} samples of turn {turn} after it was interrupted")
             if self.corrupted:

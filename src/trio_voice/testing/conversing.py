@@ -229,7 +229,9 @@ class _Person:
             case "write":
                 await self.write("And then?")
             case "interrupt":
+                turns = set(self.watch.turns)
                 await session.interrupt()
+                self.watch.hushed(turns)
             case "respond":
                 await session.respond()
             case "pause":

@@ -73,7 +73,7 @@ def plan_of(seed: int, minutes: float = 10.0, *, faults_per_minute: float = 1.5)
     rng = random.Random(seed)
     actions: list[Action] = []
     lasted_s, end_s = 0.0, minutes * 60
-    push_to_talk = rng.random() < 0.25
+    push_to_talk = rng.random() < 0.5
     while lasted_s < end_s and len(actions) < MAX_TURNS * 0.7:
         action = _action(rng, push_to_talk)
         actions.append(action)

@@ -57,7 +57,7 @@ class ServedConnection:
     """From 1."""
     client_end: FaultyStream
     _stream: trio.abc.Stream
-    _watch: Callable[[ServedConnection, Direction, str], None] | None
+    _watch: Callable[[ServedConnection, Direction, str], None]
     opened_at: float = attrs.Factory(trio.current_time)
     over: bool = False
     _socket: WSConnection = attrs.Factory(lambda: WSConnection(ConnectionType.SERVER))
@@ -84,7 +84,7 @@ class ServedConnection:
         elif kind == "never_answers_close":
             self._answers_close = False
         elif kind == "duplicates":
-            self._repeats = 20
+            self._repeats = 200
         elif kind == "late_events":
             self._late = 3
         elif kind == "garbage":
@@ -100,8 +100,7 @@ class ServedConnection:
 
     async def send(self, frame: str) -> None:
         """One event to the client, as the server's session made it; twice or too late where a fault says so."""
-        if self._watch is not None:
-            self._watch(self, "sent", frame)
+        self._watch(self, "sent", frame)
         await self._say(frame)
         if self._repeats and frame.startswith(tuple(f'{{"type":"{kind}"' for kind in REPEATED)):
             self._repeats -= 1
@@ -123,8 +122,7 @@ class ServedConnection:
                 self._parts.append(str(event.data))
                 if event.message_finished:
                     text, self._parts = "".join(self._parts), []
-                    if self._watch is not None:
-                        self._watch(self, "received", text)
+                    self._watch(self, "received", text)
                     return text
 
     async def close(self, code: int, reason: str = "") -> None:
@@ -230,7 +228,7 @@ class FaultyServer:
         if "hangs" in kinds:
             bytes_faults.append(Fault("half_open"))
         stream = FaultyStream(client_end, tuple(bytes_faults), rng=self.rng)
-        connection = ServedConnection(number, stream, server_end, self.watch)
+        connection = ServedConnection(number, stream, server_end, self._saw)
         self.connections.append(connection)
         self._nursery.start_soon(self._serve, connection, faults)
         return stream
@@ -239,6 +237,10 @@ class FaultyServer:
         """Let `fault` happen to the newest connection, or, where it is one of connecting, to none: see `on_connect`."""
         if self.connections:
             await self.connections[-1].strike(fault)
+
+    def _saw(self, connection: ServedConnection, direction: Direction, text: str) -> None:
+        if self.watch is not None:
+            self.watch(connection, direction, text)
 
     async def _serve(self, connection: ServedConnection, faults: Sequence[Fault]) -> None:
         status = next((int(fault.kind[7:]) for fault in faults if fault.kind.startswith("status_")), None)
@@ -285,3 +287,25 @@ async def memory_server(
 async def _in_memory() -> tuple[trio.abc.Stream, trio.abc.Stream]:
     await trio.lowlevel.checkpoint()
     return quick_pair()
+
+
+@asynccontextmanager
+async def socket_server(
+    brain: Brain,
+    *,
+    settings: ServerSettings | None = None,
+    schedule: Sequence[Sequence[Fault]] = (),
+    rng: random.Random | None = None,
+) -> AsyncIterator[FaultyServer]:
+    """The same behind real sockets on loopback, in real time; `open_stream` connects."""
+    await brain.warm_up()
+    listener = (await trio.open_tcp_listeners(0, host="127.0.0.1"))[0]
+    address = listener.socket.getsockname()
+
+    async def connect() -> tuple[trio.abc.Stream, trio.abc.Stream]:
+        near = await trio.open_tcp_stream(*address[:2])
+        return near, await listener.accept()
+
+    async with listener, trio.open_nursery() as nursery:
+        yield FaultyServer(brain, nursery, connect, settings or ServerSettings(), schedule, rng or random.Random(0))
+        nursery.cancel_scope.cancel()

@@ -97,8 +97,10 @@ def seeds(master: int) -> Iterator[int]:
         number += 1
 
 
-def shrink(plan: Plan, fails: Callable[[Plan], bool], runs: int = SHRINKING_RUNS) -> Plan:
+def shrink(plan: Plan, fails: Callable[[Plan], bool]) -> Plan:
     """A smaller plan for which `fails` still holds: fewer faults, fewer actions, nothing special."""
+
+    runs = SHRINKING_RUNS
 
     def attempt(smaller: Plan) -> bool:
         nonlocal runs, plan

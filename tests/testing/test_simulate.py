@@ -1,0 +1,201 @@
+"""The simulation finds what it is there to find: each rule of it is broken on purpose and must be missed."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+import pytest
+import trio
+
+from trio_voice import downlink, supervisor, wire
+from trio_voice.conversation import _Conductor
+from trio_voice.playback_buffer import PlaybackBuffer
+from trio_voice.testing import conversing, simulate
+from trio_voice.testing.faults import Fault
+from trio_voice.testing.people import Action, Plan, PlannedFault, plan_of
+from trio_voice.tool_ledger import ToolLedger
+
+Patch = pytest.MonkeyPatch
+
+
+@pytest.fixture(autouse=True)
+def quiet(caplog: pytest.LogCaptureFixture) -> None:
+    """What breaks on purpose need not be logged."""
+    caplog.set_level(logging.CRITICAL + 1, "trio_voice")
+
+
+TALK = (
+    Action(0.5, "respond"),
+    Action(1.2, "interrupt"),
+    Action(1.0, "speak", 0.5),
+    Action(2.5, "write"),
+    Action(0.7, "interrupt"),
+    Action(2.0, "speak", 0.5),
+    Action(3.0, "write"),
+    Action(3.0, "respond"),
+)
+
+
+def planned(kind: Any, state: Any, at_s: float = 3.0, **more: Any) -> PlannedFault:
+    return PlannedFault(at_s, state, Fault(kind, **more))
+
+
+def plan(*faults: PlannedFault, seed: int = 3, **more: Any) -> Plan:
+    return Plan(seed, 0.5, TALK, faults, push_to_talk=True, **more)
+
+
+def rules(outcome: conversing.Outcome) -> set[str]:
+    return {violation.rule for violation in outcome.violations}
+
+
+def test_whole_conversations_break_no_rule() -> None:
+    tally = simulate.simulate(0.02, seed=5, minutes=0.4, say=lambda line: None)
+    assert tally.rules == {}
+    assert tally.conversations >= 2
+    assert tally.faults.total() > 0
+    assert tally.interruptions > 0
+
+
+def test_a_seed_replays_to_the_sample() -> None:
+    one, other = (conversing.converse(plan_of(11, 0.4)) for _ in range(2))
+    assert attrs.evolve(one, wall_s=0) == attrs.evolve(other, wall_s=0)
+
+
+# --- each rule, broken ----------------------------------------------------------------------------
+
+
+def no_turn_floor(patch: Patch) -> None:
+    patch.setattr(PlaybackBuffer, "interrupt", lambda self, turn: 0.0)
+    patch.setattr(PlaybackBuffer, "retire", lambda self, turn: None)
+
+
+def a_chunk_is_lost(patch: Patch) -> None:
+    insert, count = PlaybackBuffer.insert, 0
+
+    def losing(self: PlaybackBuffer, *chunk: Any) -> Any:
+        nonlocal count
+        count += 1
+        return insert(self, *chunk) if count % 7 else None
+
+    patch.setattr(PlaybackBuffer, "insert", losing)
+
+
+def a_chunk_is_doubled(patch: Patch) -> None:
+    insert = PlaybackBuffer.insert
+
+    def doubling(self: PlaybackBuffer, *chunk: Any) -> Any:
+        insert(self, *chunk)
+        return insert(self, *chunk)
+
+    patch.setattr(PlaybackBuffer, "insert", doubling)
+
+
+def more_heard_than_sent(patch: Patch) -> None:
+    positions = PlaybackBuffer.positions
+
+    def exaggerating(self: PlaybackBuffer, unheard_samples: int = 0) -> Any:
+        return tuple(
+            attrs.evolve(position, heard_ms=position.heard_ms * 9, received_ms=position.received_ms * 9)
+            for position in positions(self, unheard_samples)
+        )
+
+    patch.setattr(PlaybackBuffer, "positions", exaggerating)
+
+
+def tools_run_again(patch: Patch) -> None:
+    patch.setattr(ToolLedger, "begin", lambda self, call_id: not self._results.update({call_id: None}))
+
+
+def results_are_lost(patch: Patch) -> None:
+    patch.setattr(ToolLedger, "finish", lambda self, call_id, output: False)
+
+
+def nothing_is_restored(patch: Patch) -> None:
+    patch.setattr(_Conductor, "_resume_conversation", lambda self: None)
+
+
+def a_task_is_left(patch: Patch) -> None:
+    run = downlink.run
+
+    async def leaving(*arguments: Any, **more: Any) -> None:
+        trio.lowlevel.spawn_system_task(trio.sleep, 1e5)
+        await run(*arguments, **more)
+
+    patch.setattr(downlink, "run", leaving)
+
+
+def closing_takes_long(patch: Patch) -> None:
+    patch.setattr(wire, "CLOSE_TIMEOUT_S", 30.0)
+
+
+def it_gives_up(patch: Patch) -> None:
+    async def refuse(*arguments: Any) -> None:
+        raise wire.WireLost("no", retryable=False)
+
+    patch.setattr(supervisor, "_reconnect", refuse)
+
+
+def it_breaks(patch: Patch) -> None:
+    def broken(*arguments: Any) -> None:
+        raise RuntimeError("broken")
+
+    patch.setattr(_Conductor, "_link_down", broken)
+
+
+DUPLICATES = (planned("duplicates", "listening", 0.0),)
+RESET = (planned("reset", "responding"), planned("reset", "listening", 7.0))
+
+BREAKS: list[tuple[str, Callable[[Patch], None], tuple[PlannedFault, ...]]] = [
+    ("zero stale samples", no_turn_floor, ()),
+    ("in order, each once", a_chunk_is_lost, ()),
+    ("in order, each once", a_chunk_is_doubled, ()),
+    ("accepted by the server", more_heard_than_sent, ()),
+    ("tool once", tools_run_again, DUPLICATES),
+    ("result once", results_are_lost, ()),
+    ("every text once", nothing_is_restored, RESET),
+    ("nothing outlives its nursery", a_task_is_left, ()),
+    ("bounded closing", closing_takes_long, (planned("never_answers_close", "closing"),)),
+    ("ends with WireLost", it_gives_up, RESET),
+    ("ends with WireLost", it_breaks, RESET),
+]
+
+
+def test_the_rules_hold_as_long_as_nothing_is_broken() -> None:
+    for faults in {faults for _, _, faults in BREAKS}:
+        assert rules(conversing.converse(plan(*faults))) == set()
+
+
+@pytest.mark.parametrize(("rule", "break_it", "faults"), BREAKS, ids=[f"{b[0]}: {b[1].__name__}" for b in BREAKS])
+def test_a_broken_rule_is_found(
+    rule: str, break_it: Callable[[Patch], None], faults: tuple[PlannedFault, ...], monkeypatch: Patch
+) -> None:
+    break_it(monkeypatch)
+    assert rule in rules(conversing.converse(plan(*faults)))
+
+
+def test_a_violation_is_told_made_smaller_and_ends_with_one(monkeypatch: Patch) -> None:
+    a_chunk_is_doubled(monkeypatch)
+    monkeypatch.setattr(simulate, "SHRINKING_RUNS", 3)
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        code = simulate.main(["--only", "5", "--conversation-minutes", "0.1", "--coverage"])
+    assert code == 1
+    assert "in order, each once" in said.getvalue()
+    assert "faults=()" in said.getvalue(), "none of them was needed"
+    assert "| `half_open` |" in said.getvalue()
+
+
+def test_shrinking_keeps_what_is_needed_and_nothing_else() -> None:
+    needed = {Action(2.0, "speak", 0.5)}, {planned("reset", "responding")}
+
+    def fails(smaller: Plan) -> bool:
+        return needed[0] <= set(smaller.actions) and needed[1] <= set(smaller.faults)
+
+    least = simulate.shrink(plan(*RESET, planned("drop", "closing"), latency_ms=150), fails)
+    assert (set(least.actions), set(least.faults)) == needed
+    assert least.latency_ms == 0
