@@ -76,7 +76,7 @@ def run_connects(console: Console, quick: bool, realtime: bool) -> dict[str, Any
 
 
 def run_reconnects(console: Console, quick: bool, realtime: bool) -> dict[str, Any]:
-    plan = reconnect.QUICK if quick else reconnect.Plan()
+    plan = attrs.evolve(reconnect.QUICK if quick else reconnect.Plan(), realtime=realtime)
     with console.status("reconnect"):
         result = reconnect.measure(plan)
     table = Table(
@@ -101,7 +101,7 @@ BENCHMARKS = {"downlink": run_downlink, "import": run_imports, "connect": run_co
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--quick", is_flag=True, help="A few events: shows that it works; its figures say nothing.")
-@click.option("--realtime", is_flag=True, help="Measure before all other processes (downlink; needs root).")
+@click.option("--realtime", is_flag=True, help="Measure before all other processes (downlink, reconnect; needs root).")
 @click.option("--only", type=click.Choice(list(BENCHMARKS)), help="Run this one alone.")
 @click.option(
     "--out",

@@ -28,6 +28,8 @@ class Plan:
     resets: int = 50
     exchanges: int = 10
     """Questions and answers before the first reset: each resume restores them."""
+    realtime: bool = False
+    """Both sides run before all other processes."""
 
 
 QUICK = Plan(resets=3, exchanges=2)
@@ -55,7 +57,8 @@ def measure(plan: Plan) -> Result:
 
     Raises: `RuntimeError` with its output if the client fails.
     """
-    server_core, client_core = ([] if core is None else ["--core", str(core)] for core in cores())
+    first = ["--realtime"] if plan.realtime else []
+    server_core, client_core = (first if core is None else [*first, "--core", str(core)] for core in cores())
     command = [sys.executable, "-m", "benchmarks.reconnect_server", *server_core]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None

@@ -1,6 +1,6 @@
 """A session whose connection is reset again and again while it speaks and listens; in a process of its own.
 
-Run: python -m benchmarks.reconnect_client URL DOOR --count N --exchanges N [--core N]; prints JSON.
+Run: python -m benchmarks.reconnect_client URL DOOR --count N --exchanges N [--core N] [--realtime]; prints JSON.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import attrs
 import numpy as np
 import trio
 
-from benchmarks.machine import pin
+from benchmarks.machine import pin, run_first
 from benchmarks.reconnect_server import STORY, STORY_SAMPLE
 from trio_voice import AudioOutputConfig, ConnectionOptions, RealtimeAgent, RealtimeSession, events, uplink
 from trio_voice.audio import AudioFormat, samples_of
@@ -134,6 +134,9 @@ if __name__ == "__main__":
     arguments.add_argument("--count", type=int, required=True)
     arguments.add_argument("--exchanges", type=int, required=True)
     arguments.add_argument("--core", type=int)
+    arguments.add_argument("--realtime", action="store_true")
     chosen = arguments.parse_args()
     pin(chosen.core)
+    if chosen.realtime:
+        run_first()
     print(json.dumps(trio.run(measure, chosen.url, chosen.door, chosen.count, chosen.exchanges)))

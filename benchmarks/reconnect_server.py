@@ -1,7 +1,7 @@
 """The local server, with a door to the side: who knocks there has every connection reset, and is told when.
 
-Run: python -m benchmarks.reconnect_server [--core N]; prints its URL and the side door's port, and serves until its
-standard input ends.
+Run: python -m benchmarks.reconnect_server [--core N] [--realtime]; prints its URL and the side door's port,
+and serves until its standard input ends.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from functools import partial
 
 import trio
 
-from benchmarks.machine import pin
+from benchmarks.machine import pin, run_first
 from trio_voice.server.brain import ResponseRequest
 from trio_voice.server.listen import serve_stream
 from trio_voice.server.scripted import Say, ScriptedBrain, Step
@@ -41,8 +41,10 @@ def answer(request: ResponseRequest) -> Sequence[Step]:
     return [Say("A long story.", samples=samples)]
 
 
-async def main(core: int | None) -> None:
+async def main(core: int | None, realtime: bool) -> None:
     pin(core)
+    if realtime:
+        run_first()
     brain, streams = ScriptedBrain(answer), set[trio.SocketStream]()
 
     async def converse(stream: trio.SocketStream) -> None:
@@ -76,4 +78,6 @@ async def main(core: int | None) -> None:
 if __name__ == "__main__":
     options = argparse.ArgumentParser()
     options.add_argument("--core", type=int)
-    trio.run(main, options.parse_args().core)
+    options.add_argument("--realtime", action="store_true")
+    chosen = options.parse_args()
+    trio.run(main, chosen.core, chosen.realtime)
