@@ -17,7 +17,7 @@ from trio_voice.devices.wav import read_wav
 from trio_voice.session import RealtimeSession
 from trio_voice.testing import ScriptedMicrophone, Utterance
 
-PATIENCE_S = 20.0
+PATIENCE_S = 30.0
 """How long the caller waits for an answer before going on."""
 PAUSE_S = 0.6
 """Between the agent's last word and the caller's first."""
@@ -28,20 +28,23 @@ VOICED_AMPLITUDE = 400
 
 @attrs.frozen
 class Line:
-    """A recorded sentence. `barge_in`: said in the middle of the agent's answer to the line before."""
+    """A recorded sentence. `barge_in`: said in the middle of the agent's answer to the line before. `wants`: the tool
+    that it is about; a caller who was misheard says it once more."""
 
     name: str
     barge_in: bool = False
+    wants: str | None = None
 
 
 SCRIPT = (
-    Line("01-order"),
-    Line("02-callback"),
+    Line("01-order", wants="lookup_order"),
+    Line("02-callback", wants="schedule_callback"),
     Line("03-weather"),
     Line("04-count"),
-    Line("05-transfer", barge_in=True),
+    Line("05-transfer", barge_in=True, wants="transfer_to_department"),
     Line("06-goodbye"),
 )
+ATTEMPTS = 3
 
 
 @attrs.frozen
@@ -76,14 +79,21 @@ async def converse(
     await session.start_listening()
     await _until_answered(session, stream)
     for line, following in zip(script, (*script[1:], None), strict=True):
-        utterance = await microphone.say(recordings[line.name].tobytes())
-        spoken.append(_as_spoken(words[line.name], utterance, recordings[line.name], rate_hz))
-        if following is not None and following.barge_in:
-            with trio.move_on_after(PATIENCE_S):
-                await stream.wait_for(events.PlaybackStart)
-            await trio.sleep(BARGE_IN_AFTER_S)
-        else:
+        for _ in range(ATTEMPTS):
+            utterance = await microphone.say(recordings[line.name].tobytes())
+            spoken.append(_as_spoken(words[line.name], utterance, recordings[line.name], rate_hz))
+            if following is not None and following.barge_in:
+                with trio.move_on_after(PATIENCE_S):
+                    await stream.wait_for(events.PlaybackStart)
+                await trio.sleep(BARGE_IN_AFTER_S)
+                break
             await _until_answered(session, stream)
+            if line.wants is None or _was_used(session, line.wants):
+                break
+
+
+def _was_used(session: RealtimeSession, tool: str) -> bool:
+    return any(use.tool == tool and not use.failed for turn in session.turns() for use in turn.tool_calls)
 
 
 async def _until_answered(session: RealtimeSession, stream: EventStream) -> None:
