@@ -30,8 +30,9 @@ from rich.table import Table
 ROOT = Path(__file__).resolve().parent.parent
 COPIED = ("src", "tests", "pyproject.toml", "README.md")
 WORKERS = 2
-TIMEOUT_S = 90
-"""For the tests of one mutant. Many breaks make a test wait for ever: pytest's own timeout is shorter."""
+TIMEOUT_S, UNMUTATED_TIMEOUT_S = 90, 240
+"""For the tests of one mutant, and for all tests once. Many breaks make a test wait for ever: pytest's own limit is
+shorter."""
 TEST_TIMEOUT_S = 20
 _stamps = itertools.count(1_700_000_000)
 """A modification time for each file written: Python compares seconds when it looks for compiled code."""
@@ -92,17 +93,17 @@ def write(path: Path, text: str) -> None:
     os.utime(path, (stamp, stamp))
 
 
-def run_tests(copy: Path, tests: Sequence[str], *, stop_at_first: bool = True) -> tuple[int, str]:
+def run_tests(copy: Path, tests: Sequence[str], timeout_s: float = TIMEOUT_S) -> tuple[int, str]:
     """pytest's exit code, and the first test that failed (or the end of the output)."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--hypothesis-seed=0", "--tb=no"]
-    command += ["-p", "no:randomly", f"--timeout={TEST_TIMEOUT_S}", *(["-x"] if stop_at_first else []), *tests]
+    command += ["-p", "no:randomly", f"--timeout={TEST_TIMEOUT_S}", "-x", *tests]
     environment = {**os.environ, "PYTHONPATH": str(copy / "src")}
     try:
         done = subprocess.run(
-            command, cwd=copy, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+            command, cwd=copy, env=environment, capture_output=True, text=True, timeout=timeout_s, check=False
         )
     except subprocess.TimeoutExpired:
-        return 1, f"(no end within {TIMEOUT_S} s)"
+        return 1, f"(no end within {timeout_s:g} s)"
     failed = [line.split(" ")[1] for line in done.stdout.splitlines() if line.startswith(("FAILED ", "ERROR "))]
     if failed:
         return done.returncode, failed[0]
@@ -142,7 +143,7 @@ def try_unmutated(mutants: Sequence[Mutant], free: queue.Queue[Path]) -> str | N
         if not where.startswith(str(copy)):
             return f"the tests would look at {where}, not at the copy in {copy}"
         tests = sorted({test for mutant in mutants for test in mutant.tests})
-        code, by = run_tests(copy, tests)
+        code, by = run_tests(copy, tests, UNMUTATED_TIMEOUT_S)
         return None if code == 0 else f"with nothing broken the tests fail: {by}"
     finally:
         free.put(copy)
