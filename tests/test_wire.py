@@ -114,7 +114,7 @@ async def test_messages_go_both_ways_and_the_headers_were_sent(autojump_clock: M
 @pytest.mark.parametrize(
     ("status", "retryable", "told"),
     [
-        (401, False, "the key was refused: set OPENAI_API_KEY"),
+        (401, False, "the key was refused: pass ConnectionOptions"),
         (403, False, "may not use this model"),
         (404, False, "check the URL and the model"),
         (429, True, "no quota left"),

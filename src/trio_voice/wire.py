@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 import attrs
+import msgspec
 import trio
 import trio.abc
 import trio_websocket
@@ -33,7 +34,7 @@ _FATAL_STATUS = {400, 401, 403, 404}
 _FATAL_CLOSE = {1002, 1003, 1007, 1008, 1010, 4000}
 _STATUS_ADVICE = {
     400: "the server did not accept the request: check the URL and the model",
-    401: "the key was refused: set OPENAI_API_KEY or pass api_key=",
+    401: "the key was refused: pass ConnectionOptions(api_key=…), or --api-key or OPENAI_API_KEY on the command line",
     403: "the key may not use this model or endpoint",
     404: "nothing answers at this path: check the URL and the model",
     429: "too many sessions or no quota left",
@@ -263,11 +264,27 @@ def _refused(address: Address, error: BaseException) -> WireLost:
 
 def _rejected(address: Address, status: int, body: bytes) -> WireLost:
     advice = _STATUS_ADVICE.get(status, "the server refused the connection")
-    said = body.decode("utf-8", "replace").strip()[:200]
+    said = _message_in(body)
     return WireLost(
         f"{address.url} answered {status}: {advice}" + (f" (it said: {said})" if said else ""),
         retryable=status not in _FATAL_STATUS,
     )
+
+
+def _message_in(body: bytes) -> str:
+    """What a refusal says in words: the message of an OpenAI-like error, or the beginning of whatever it is."""
+    try:
+        return msgspec.json.decode(body, type=_ErrorBody).error.message
+    except msgspec.MsgspecError:
+        return body.decode("utf-8", "replace").strip()[:200]
+
+
+class _ErrorMessage(msgspec.Struct):
+    message: str
+
+
+class _ErrorBody(msgspec.Struct):
+    error: _ErrorMessage
 
 
 def _lost(closed: trio_websocket.ConnectionClosed) -> WireLost:

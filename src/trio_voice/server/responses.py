@@ -17,6 +17,7 @@ import trio
 from msgspec.structs import replace
 
 from trio_voice.audio import encode_g711
+from trio_voice.errors import TrioVoiceError
 from trio_voice.logs import log
 from trio_voice.protocol.items import ContentPart, Item, ReportedError
 from trio_voice.protocol.responses import RateLimit, Response, StatusDetails, Usage
@@ -154,7 +155,10 @@ class ResponseRun:
                 )
                 await brain.respond(request, self)
             except Exception as failure:  # a brain is anyone's code: its failures must not end the session
-                log.exception("response.failed", response_id=self.id)
+                if isinstance(failure, TrioVoiceError):  # one that says itself what to do
+                    log.warning("response.failed", response_id=self.id, reason=str(failure))
+                else:
+                    log.exception("response.failed", response_id=self.id)
                 error = ReportedError(type="server_error", code="brain_failed", message=_sendable(str(failure)))
                 self.end("failed", error=error)
             else:
