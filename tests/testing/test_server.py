@@ -56,11 +56,14 @@ async def test_it_comes_back(kind: FaultKind, autojump_clock: MockClock) -> None
 
 @pytest.mark.parametrize("kind", ["close_1008", "close_4000"])
 async def test_it_does_not_come_back(kind: FaultKind, autojump_clock: MockClock) -> None:
+    async def talk() -> None:
+        async with session(server):
+            await server.strike(Fault(kind))
+            await trio.sleep(60)
+
     async with memory_server(brain()) as server:
         with pytest.raises(WireLost, match=kind.removeprefix("close_")):
-            async with session(server):
-                await server.strike(Fault(kind))
-                await trio.sleep(60)
+            await talk()
         assert server.attempts == 1
 
 

@@ -12,7 +12,7 @@ import attrs
 import pytest
 import trio
 
-from trio_voice import downlink, supervisor, wire
+from trio_voice import WireLost, downlink, supervisor, wire
 from trio_voice.conversation import _Conductor
 from trio_voice.playback_buffer import PlaybackBuffer
 from trio_voice.testing import conversing, simulate
@@ -135,7 +135,7 @@ def closing_takes_long(patch: Patch) -> None:
 
 def it_gives_up(patch: Patch) -> None:
     async def refuse(*arguments: Any) -> None:
-        raise wire.WireLost("no", retryable=False)
+        raise WireLost("no", retryable=False)
 
     patch.setattr(supervisor, "_reconnect", refuse)
 

@@ -33,12 +33,7 @@ async def _send_through(schedule: list[tuple[Fault, ...]]) -> None:
         sent, received = bytes(range(128)) * 40, bytearray()
         with trio.move_on_after(120):
             async with trio.open_nursery() as nursery:
-
-                async def send() -> None:
-                    with suppress(trio.BrokenResourceError):
-                        await far.send_all(sent)
-
-                nursery.start_soon(send)
+                nursery.start_soon(_send, far, sent)
                 try:
                     while len(received) < len(sent) and (piece := await stream.receive_some(500)):
                         received += piece
@@ -50,3 +45,8 @@ async def _send_through(schedule: list[tuple[Fault, ...]]) -> None:
         if not any(fault.kind in ("drop", "reset", "half_open", "corrupt") for fault in stream.struck):
             assert len(received) == len(sent), "what only makes late or small loses nothing"
         await trio.aclose_forcefully(stream)
+
+
+async def _send(stream: trio.abc.Stream, sent: bytes) -> None:
+    with suppress(trio.BrokenResourceError):
+        await stream.send_all(sent)

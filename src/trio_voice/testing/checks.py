@@ -7,7 +7,7 @@ tools. The invariant: it only looks. A `Violation` says which rule, when, and wh
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import Any
 
 import attrs
@@ -122,7 +122,7 @@ class Watch:
     """By connection."""
     responses: dict[str, Answered] = attrs.Factory(dict)
     """By id."""
-    item_ms: Counter[str] = attrs.Factory(Counter)
+    item_ms: defaultdict[str, float] = attrs.Factory(lambda: defaultdict(float))
     turns: dict[int, str] = attrs.Factory(dict)
     """Response ids by turn."""
     silent_from: dict[int, int] = attrs.Factory(dict)

@@ -23,9 +23,10 @@ from trio_voice.audio import AudioFormat
 from trio_voice.config import AudioInputConfig, AudioOutputConfig, ConnectionOptions, ConnectionState, SessionState
 from trio_voice.devices import OpenSpeaker, Pull
 from trio_voice.devices.wav import pulling
-from trio_voice.errors import SessionEnded, WireLost
+from trio_voice.errors import SessionEnded
 from trio_voice.events import ResponseEnd, ResponseStart
 from trio_voice.function_tools import FunctionTool, tool
+from trio_voice.protocol import TurnDetection
 from trio_voice.server.scripted import ScriptedBrain, tone
 from trio_voice.server.server_settings import ServerSettings
 from trio_voice.session import RealtimeSession
@@ -111,7 +112,7 @@ async def _hold(plan: Plan) -> Outcome:
         server.watch = watch.message
         microphone = _Microphone()
         session = RealtimeSession(
-            RealtimeAgent(tools=_tools(watch), **({"turn_detection": None} if plan.push_to_talk else {})),
+            RealtimeAgent(tools=_tools(watch), turn_detection=None if plan.push_to_talk else TurnDetection()),
             connection=ConnectionOptions(url="ws://memory/v1/realtime", model=None),
             microphone=microphone,
             speaker=_Speaker(ear, plan.block_ms, plan.latency_ms),
@@ -176,16 +177,16 @@ async def _come_to_rest(person: _Person, session: RealtimeSession, watch: Watch,
     """After the last fault a word is answered, and then all is quiet; both in bounded time."""
     answered = weather.answered
     with trio.move_on_after(ANSWER_WITHIN_S) as waiting:
-        while session.connection_state is not ConnectionState.CONNECTED:
+        while session.connection_state is not ConnectionState.CONNECTED:  # noqa: ASYNC110 - virtual time
             await trio.sleep(0.5)
         await person.write("Goodbye.")
-        while weather.answered <= answered:
+        while weather.answered <= answered:  # noqa: ASYNC110 - virtual time
             await trio.sleep(0.5)
     if waiting.cancelled_caught:
         watch.wrong("the conversation goes on", f"no answer for {ANSWER_WITHIN_S:g} s after the last fault")
         return False
     with trio.move_on_after(REST_WITHIN_S) as waiting:
-        while not weather.at_rest():
+        while not weather.at_rest():  # noqa: ASYNC110 - virtual time
             await trio.sleep(0.5)
     if waiting.cancelled_caught:
         watch.wrong("the conversation comes to rest", f"{session.state.value}, {watch.tools_running} tools running")

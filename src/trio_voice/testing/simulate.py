@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import itertools
 import logging
 import sys
 import time
@@ -18,8 +19,8 @@ from collections.abc import Callable, Iterator, Sequence
 import attrs
 
 from trio_voice.testing.conversing import Outcome, Wire, converse
-from trio_voice.testing.faults import FAULT_KINDS, FaultKind
-from trio_voice.testing.people import STATES, Plan, State, plan_of
+from trio_voice.testing.faults import FAULT_KINDS, Fault, FaultKind
+from trio_voice.testing.people import STATES, Action, Plan, PlannedFault, State, plan_of
 
 SHRINKING_RUNS = 80
 PROGRESS_S = 10.0
@@ -152,14 +153,42 @@ def simulate(
     return tally
 
 
+SWEEP = (
+    Action(0.5, "respond"), Action(3.0, "write"), Action(4.0, "speak", 1.0), Action(3.0, "write"),
+    Action(4.0, "interrupt"), Action(1.0, "speak", 1.0), Action(5.0, "respond"), Action(4.0, "write"),
+)  # fmt: skip
+SWEEP_SEEDS = 8
+"""How many short conversations are tried until the fault has met the state: some answer without a tool, say."""
+
+
+def sweep(*, wire: Wire = "websocket", say: Callable[[str], None] = print) -> Tally:
+    """Every fault in every state, each in a short conversation of its own."""
+    tally = Tally()
+    for kind, state in itertools.product(FAULT_KINDS, STATES):
+        for seed in range(SWEEP_SEEDS):
+            early = state in ("connecting", "resuming", "rotating")
+            fault = Fault(kind, after_bytes=600 * seed if early else None, duration_s=2.0, delay_s=0.3)
+            limit_s = 24.0 if state == "rotating" else 3600.0
+            planned = PlannedFault(0.0 if early else 1.0, state, fault)
+            plan = Plan(seed, 0.5, SWEEP, (planned,), think_ms=300, push_to_talk=seed % 2 == 0, session_limit_s=limit_s)
+            tally.add(_told(plan, wire, say))
+            if tally.cells[kind, state]:
+                break
+    return tally
+
+
 def _told(plan: Plan, wire: Wire, say: Callable[[str], None]) -> Outcome:
     """Hold a conversation; where it breaks a rule, say so and what is the least that breaks it."""
     outcome = converse(plan, wire=wire)
     if not outcome.violations:
         return outcome
-    say(f"VIOLATION in the conversation --only {plan.seed} --conversation-minutes {plan.minutes:g}")
+    drawn = plan == plan_of(plan.seed, plan.minutes)
+    named = f"--only {plan.seed} --conversation-minutes {plan.minutes:g}" if drawn else repr(plan)
+    say(f"VIOLATION in the conversation {named}")
     for violation in outcome.violations[:10]:
         say(f"  {violation.at_s:9.3f} s  {violation.rule}: {violation.seen}")
+    if SHRINKING_RUNS <= 0:
+        return outcome
     rule = outcome.violations[0].rule
 
     def fails(smaller: Plan) -> bool:
@@ -177,10 +206,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--conversation-minutes", type=float, default=10.0)
     parser.add_argument("--only", type=int, metavar="SEED", help="hold the conversation of this seed alone")
     parser.add_argument("--coverage", action="store_true", help="print how often each fault struck in each state")
+    parser.add_argument("--sweep", action="store_true", help="every fault in every state, in short conversations")
     parser.add_argument("--keep-going", action="store_true", help="do not stop at the first violation")
+    parser.add_argument(
+        "--no-shrink", action="store_true", help="do not make a conversation smaller that breaks a rule"
+    )
     chosen = parser.parse_args(arguments)
+    if chosen.no_shrink:
+        global SHRINKING_RUNS
+        SHRINKING_RUNS = 0
     logging.getLogger("trio_voice").setLevel(logging.CRITICAL)
-    if chosen.only is not None:
+    if chosen.sweep:
+        tally = sweep(wire=chosen.wire, say=lambda line: print(line, flush=True))
+    elif chosen.only is not None:
         tally = Tally()
         tally.add(_told(plan_of(chosen.only, chosen.conversation_minutes), chosen.wire, print))
     else:
@@ -193,7 +231,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             keep_going=chosen.keep_going,
         )
     print(tally.table())
-    if chosen.coverage:
+    if chosen.coverage or chosen.sweep:
         print(tally.coverage())
     return 1 if tally.rules else 0
 

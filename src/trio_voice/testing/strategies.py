@@ -40,7 +40,8 @@ def schedules(max_connections: int = 3) -> st.SearchStrategy[list[tuple[Fault, .
 def actions() -> st.SearchStrategy[Action]:
     """Something that a person does."""
     lengths = st.integers(3, 20).map(lambda tenths: tenths / 10)
-    return st.builds(Action, after_s=st.integers(0, 60).map(lambda t: t / 10), act=st.sampled_from(ACTS), length_s=lengths)
+    pauses = st.integers(0, 60).map(lambda tenths: tenths / 10)
+    return st.builds(Action, after_s=pauses, act=st.sampled_from(ACTS), length_s=lengths)
 
 
 def planned_faults(within_s: float = 30.0) -> st.SearchStrategy[PlannedFault]:
