@@ -21,6 +21,7 @@ from wsproto.events import (
     Request,
     TextMessage,
 )
+from wsproto.utilities import RemoteProtocolError
 
 from trio_voice import wire
 from trio_voice.errors import WireLost
@@ -383,8 +384,8 @@ async def listening(server_context: ssl.SSLContext | None) -> AsyncIterator[int]
                     elif isinstance(event, CloseConnection):
                         await peer.send(event.response())
                         return
-        except trio.BrokenResourceError:
-            pass  # the client did not trust us
+        except (trio.BrokenResourceError, RemoteProtocolError):
+            pass  # the client did not trust us, or spoke TLS where none was expected
         finally:
             await trio.aclose_forcefully(transport)
 
