@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 import time
+from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2]))  # `benchmarks` is no part of what gets installed
 
 from benchmarks import reconnect
 
@@ -12,6 +16,12 @@ pytestmark = pytest.mark.skipif(
     not time.get_clock_info("perf_counter").implementation.startswith("clock_gettime(CLOCK_MONOTONIC"),
     reason="times are compared between processes, which needs Linux's CLOCK_MONOTONIC",
 )
+
+
+@pytest.fixture(autouse=True)
+def in_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where its processes find `benchmarks`."""
+    monkeypatch.chdir(Path(__file__).parents[2])
 
 
 def test_every_reset_was_survived_and_nothing_was_heard_of_it() -> None:
