@@ -14,6 +14,7 @@ A block without a comment is only parsed.
 from __future__ import annotations
 
 import ast
+import inspect
 import os
 import re
 import subprocess
@@ -25,7 +26,7 @@ import attrs
 import pytest
 
 import trio_voice
-from trio_voice import channels, errors
+from trio_voice import channels, errors, liveness, supervisor
 from trio_voice.agent import RealtimeAgent
 from trio_voice.config import AgentCapability, AudioInputConfig, AudioOutputConfig, ConnectionOptions, SessionState
 from trio_voice.events import EVENT_NAMES
@@ -291,6 +292,32 @@ def test_the_tests_that_prove_the_invariants_exist() -> None:
     assert len(named) >= 9
     for path, test in named:
         assert f"def {test}(" in (ROOT / path).read_text(encoding="utf-8"), f"{path} has no {test}"
+
+
+def test_a_fault_that_is_told_is_one() -> None:
+    """Whoever repairs it takes the mark off, and then this page is to be changed."""
+    page = prose_of("docs/discussion/reconnecting.md")
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page.partition("Expected to fail:")[2])
+    for path, test in named:
+        source = (ROOT / path).read_text(encoding="utf-8")
+        assert re.search(rf"@pytest\.mark\.xfail\([^\n]*\)\n(?:async )?def {test}\(", source), f"{test} is no fault now"
+
+
+def test_the_figures_of_liveness_and_rotation_are_those_of_the_code() -> None:
+    assert (liveness.BUSY_INTERVAL_S, liveness.BUSY_TIMEOUT_S) == (2.0, 2.5), "see reconnecting.md, configuration.md"
+    assert supervisor.HEALTHY_AFTER_S == 10, "see reconnecting.md, configuration.md"
+    assert "lifetime_s * 0.97" in inspect.getsource(supervisor), "see reconnecting.md"
+    assert ConnectionOptions().session_margin_ms == 120_000, "see reconnecting.md"
+
+
+UNITS = re.compile(r"`(?:\w+\.)*(\w+_(?:ms|s|hz|samples))`")
+
+
+@pytest.mark.parametrize("page", NAMES)
+def test_every_quantity_that_is_named_exists(page: str) -> None:
+    code = "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "src").rglob("*.py")))
+    for name in UNITS.findall(prose_of(page)):
+        assert re.search(rf"\b{name}\b", code), f"{page} names {name}, which the code does not know"
 
 
 def test_every_dependency_has_its_reason() -> None:
