@@ -61,6 +61,15 @@ def test_whole_conversations_break_no_rule() -> None:
     assert tally.interruptions > 0
 
 
+def test_without_bytes_the_same_rules_hold() -> None:
+    assert rules(conversing.converse(plan(planned("reset", "responding")), wire="direct")) == set()
+
+
+def test_without_bytes_a_broken_rule_is_found(monkeypatch: Patch) -> None:
+    no_turn_floor(monkeypatch)
+    assert "zero stale samples" in rules(conversing.converse(plan(), wire="direct"))
+
+
 def test_a_seed_replays_to_the_sample() -> None:
     one, other = (conversing.converse(plan_of(11, 0.4)) for _ in range(2))
     assert attrs.evolve(one, wall_s=0) == attrs.evolve(other, wall_s=0)

@@ -140,6 +140,8 @@ class Watch:
     called: dict[str, str | None] = attrs.Factory(dict)
     """By call id: the output."""
     corrupted: bool = False
+    frame_ms: int = 20
+    """Of the microphone."""
     written: int = 0
     """Texts of the user, numbered from 1."""
     newest: Told = attrs.Factory(Told)
@@ -160,16 +162,19 @@ class Watch:
             elif text.startswith(CREATE):
                 self.newest = told
                 self._created(told, connection.number, _read(text).item)
+        elif (event := getattr(text, "event", None)) is not None:
+            self._sound(connection, event.response_id, event.item_id, event.delta[1], len(event.delta) // 2)
         elif text.startswith(WATCHED):
             self._sent(told, connection, _read(text))
 
     def _appended(self, told: Told, connection: ServedConnection, text: str) -> None:
-        told.appended_ms += len(text) * 3 / 4 / 48  # the frame's JSON makes it a millisecond too long
+        event = getattr(text, "event", None)  # where sound passes without bytes
+        told.appended_ms += len(event.audio) / 48 if event is not None else len(text) * 3 / 4 / 48
         if told.configured_at is None:
             self.wrong("stale microphone", f"sound on connection {connection.number} before it was configured")
             return
         open_ms = (trio.current_time() - told.configured_at) * 1000
-        if told.appended_ms * 0.95 > open_ms + STALE_MS:
+        if told.appended_ms * 0.95 > open_ms + STALE_MS + self.frame_ms:
             self.wrong("stale microphone", f"{told.appended_ms:.0f} ms sent on a connection open for {open_ms:.0f} ms")
 
     def _created(self, told: Told, number: int, item: _Item) -> None:
@@ -188,12 +193,8 @@ class Watch:
     def _sent(self, told: Told, connection: ServedConnection, message: _Message) -> None:
         match message.type:
             case "response.output_audio.delta":
-                answered = self.responses.setdefault(message.response_id, Answered(connection.number))
-                if not answered.samples:
-                    answered.mark = _mark(message.delta)
                 samples = (len(message.delta) * 3 // 4 - message.delta[-2:].count("=")) // 2
-                answered.samples += samples
-                self.item_ms[message.item_id] += samples / 24
+                self._sound(connection, message.response_id, message.item_id, _mark(message.delta), samples)
             case "response.done":
                 answered = self.responses.setdefault(message.response.id or "", Answered(connection.number))
                 answered.status = message.response.status or ""
@@ -207,6 +208,12 @@ class Watch:
             case "error":
                 if (message.error.code or "") not in HARMLESS and not self.corrupted:
                     self.wrong("accepted by the server", f"{message.error.code}: {message.error.message}")
+
+    def _sound(self, connection: ServedConnection, response_id: str, item_id: str, mark: int, samples: int) -> None:
+        answered = self.responses.setdefault(response_id, Answered(connection.number))
+        answered.mark = answered.mark or mark
+        answered.samples += samples
+        self.item_ms[item_id] += samples / 24
 
     # --- at the session ---------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from typing import Any, Literal, TypeAlias
 
 import attrs
@@ -32,11 +32,15 @@ from trio_voice.server.server_settings import ServerSettings
 from trio_voice.session import RealtimeSession
 from trio_voice.testing.checks import CLOSING_S, CheapDetector, Ear, Violation, Watch
 from trio_voice.testing.devices import ScriptedMicrophone
+from trio_voice.testing.direct import DIRECT_FAULTS, DirectServer, without_bytes
 from trio_voice.testing.faults import Fault, FaultKind
 from trio_voice.testing.people import MAX_TURNS, Action, Answers, Plan, PlannedFault, State, is_of_connecting
 from trio_voice.testing.server import FaultyServer, memory_server
 
 RATE_HZ = 24_000
+FRAME_MS = 20
+DIRECT_FRAME_MS = 200
+"""Without bytes it is the number of frames that costs time, and nothing is looked for that depends on it."""
 SPEECH = tone(440, 5000, RATE_HZ).tobytes()
 SILENT_S = 8.0
 """With nothing going on for this long a conversation has come to rest."""
@@ -70,8 +74,11 @@ class Outcome:
 def converse(plan: Plan, *, wire: Wire = "websocket") -> Outcome:
     """Hold the conversation of `plan`."""
     began_at = time.process_time()
-    with _repeatable(plan.seed):
-        outcome = trio.run(_hold, plan, clock=MockClock(autojump_threshold=0))
+    is_direct = wire == "direct"
+    if is_direct:
+        plan = attrs.evolve(plan, faults=tuple(f for f in plan.faults if f.fault.kind in DIRECT_FAULTS), block_ms=200)
+    with _repeatable(plan.seed), without_bytes() if is_direct else nullcontext():
+        outcome = trio.run(_hold, plan, is_direct, clock=MockClock(autojump_threshold=0))
     return attrs.evolve(outcome, wall_s=time.process_time() - began_at)
 
 
@@ -96,7 +103,7 @@ def _repeatable(seed: int) -> Iterator[None]:
         _run._ALLOW_DETERMINISTIC_SCHEDULING = before  # type: ignore[misc]
 
 
-async def _hold(plan: Plan) -> Outcome:
+async def _hold(plan: Plan, is_direct: bool) -> Outcome:
     tasks_before = trio.lowlevel.current_statistics().tasks_living
     answers, ear = Answers(plan.seed), Ear()
     watch = Watch(ear)
@@ -108,7 +115,10 @@ async def _hold(plan: Plan) -> Outcome:
     settings = ServerSettings(session_limit_s=plan.session_limit_s, rng=rng, wall_clock=trio.current_time)
     lost: BaseException | None = None
     began_at = trio.current_time()
-    async with memory_server(brain, settings=settings, rng=rng) as server, trio.open_nursery() as nursery:
+    kind = DirectServer if is_direct else FaultyServer
+    chunk_ms = DIRECT_FRAME_MS if is_direct else FRAME_MS
+    watch.frame_ms = chunk_ms
+    async with memory_server(brain, settings=settings, rng=rng, kind=kind) as server, trio.open_nursery() as nursery:
         server.watch = watch.message
         microphone = _Microphone()
         session = RealtimeSession(
@@ -116,7 +126,7 @@ async def _hold(plan: Plan) -> Outcome:
             connection=ConnectionOptions(url="ws://memory/v1/realtime", model=None),
             microphone=microphone,
             speaker=_Speaker(ear, plan.block_ms, plan.latency_ms),
-            audio_input=AudioInputConfig(chunk_ms=20),
+            audio_input=AudioInputConfig(chunk_ms=chunk_ms),
             audio_output=AudioOutputConfig(prebuffer_ms=plan.prebuffer_ms, fade_ms=0),
             open_stream=server.open_stream,
         )

@@ -223,15 +223,18 @@ class FaultyServer:
             raise WireLost("could not connect (simulated: connection refused)", retryable=True)
         if "tls_failure" in kinds:
             raise WireLost("TLS failed (simulated: the handshake was cut off)", retryable=True)
-        client_end, server_end = await self._connect()
-        bytes_faults = [fault for fault in faults if fault.kind in STREAM_FAULTS]
-        if "hangs" in kinds:
-            bytes_faults.append(Fault("half_open"))
-        stream = FaultyStream(client_end, tuple(bytes_faults), rng=self.rng)
-        connection = ServedConnection(number, stream, server_end, self._saw)
+        stream, connection = await self._made(number, faults)
         self.connections.append(connection)
         self._nursery.start_soon(self._serve, connection, faults)
         return stream
+
+    async def _made(self, number: int, faults: list[Fault]) -> tuple[trio.abc.Stream, ServedConnection]:
+        client_end, server_end = await self._connect()
+        bytes_faults = [fault for fault in faults if fault.kind in STREAM_FAULTS]
+        if any(fault.kind == "hangs" for fault in faults):
+            bytes_faults.append(Fault("half_open"))
+        stream = FaultyStream(client_end, tuple(bytes_faults), rng=self.rng)
+        return stream, ServedConnection(number, stream, server_end, self._saw)
 
     async def strike(self, fault: Fault) -> None:
         """Let `fault` happen to the newest connection, or, where it is one of connecting, to none: see `on_connect`."""
@@ -276,11 +279,13 @@ async def memory_server(
     settings: ServerSettings | None = None,
     schedule: Sequence[Sequence[Fault]] = (),
     rng: random.Random | None = None,
+    kind: type[FaultyServer] | None = None,
 ) -> AsyncIterator[FaultyServer]:
     """A server in memory: pass its `open_stream` to a `RealtimeSession`. Runs in virtual time as well."""
     await brain.warm_up()
     async with trio.open_nursery() as nursery:
-        yield FaultyServer(brain, nursery, _in_memory, settings or ServerSettings(), schedule, rng or random.Random(0))
+        make = kind or FaultyServer
+        yield make(brain, nursery, _in_memory, settings or ServerSettings(), schedule, rng or random.Random(0))
         nursery.cancel_scope.cancel()
 
 
