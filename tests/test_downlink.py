@@ -64,9 +64,10 @@ async def test_it_gives_up_the_connection_rather_than_wait(
     message: str, inbox_capacity: float, playback_capacity: float, autojump_clock: MockClock
 ) -> None:
     """Ten messages, room for three, and nobody who takes them."""
-    fake = FakeWire([message] * 10)
+    fake, began_at = FakeWire([message] * 10), trio.current_time()
     lost = await receive(fake, inbox_capacity, playback_capacity)
     assert fake.taken == 4
+    assert trio.current_time() == began_at, "it took no time"
     assert lost.retryable
     assert "faster than they could be taken" in lost.reason
 
