@@ -14,7 +14,6 @@ from trio.testing import MockClock
 
 from trio_voice import downlink
 from trio_voice.channels import EventFanOut, InboxItem, PlaybackItem
-from trio_voice.downlink import Configuration
 from trio_voice.errors import WireLost
 from trio_voice.protocol.turns import TurnNumbers
 from trio_voice.wire import Wire
