@@ -574,7 +574,6 @@ def test_the_connection_is_cut_at_each_await_of(actor: str, monkeypatch: pytest.
 WRONG = (AssertionError, trio.TooSlowError, ExceptionGroup)
 
 
-@pytest.mark.xfail(raises=WRONG, reason="text that was sent just before a loss is forgotten")
 async def test_text_sent_just_before_the_connection_is_lost_is_answered(autojump_clock: MockClock) -> None:
     async def talk(scene: Scene, session: RealtimeSession, microphone: ScriptedMicrophone) -> None:
         assert scene.stream is not None
@@ -591,7 +590,6 @@ async def test_text_sent_just_before_the_connection_is_lost_is_answered(autojump
     assert said == ["A pizza, please."]
 
 
-@pytest.mark.xfail(raises=WRONG, reason="an answer that was announced, and no sound of it sent, is not asked for again")
 async def test_an_answer_lost_before_its_first_sound_is_asked_for_again(autojump_clock: MockClock) -> None:
     connections = 0
 
@@ -606,6 +604,7 @@ async def test_an_answer_lost_before_its_first_sound_is_asked_for_again(autojump
             await peer.send({"type": "response.output_item.added", "response_id": "r1", "item": item})
             await trio.sleep(0.1)
             await peer.socket.aclose(1011)
+            return
         await peer.receive("response.create")
         await peer.send(created("r2"), delta("r2", 2, 100), done("r2"))
         await peer.drain()

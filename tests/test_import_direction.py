@@ -19,6 +19,7 @@ CORE_MODULES = {
 ACTOR_MODULES = {
     "channels", "capture", "uplink", "downlink", "conversation", "playback", "tools", "supervisor", "session",
     "journal", "voice_agent", "barge_in",
+    "tool_calls",
     "conversation_view",
     "microphone_gate",
     "liveness", "outbox", "__init__",

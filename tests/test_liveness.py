@@ -155,6 +155,15 @@ async def test_a_rotation_waits_for_the_turn_but_not_for_ever(autojump_clock: Mo
         assert int((on.heard != 0).sum()) == 200 * RATE_HZ, "what had arrived was heard to the end"
 
 
+async def test_a_wrong_clock_causes_no_storm_of_rotations(autojump_clock: MockClock) -> None:
+    """By this machine's clock every session has ended long ago."""
+    limited = ServerSettings(session_limit_s=60, wall_clock=wall_clock())
+    ahead = wall_clock(2_000_000.0)
+    async with call(ScriptedBrain(), connection=OPTIONS, listening=False, settings=limited, wall_clock=ahead) as on:
+        await trio.sleep(50)
+        assert len(on.links) == 1
+
+
 @pytest.mark.parametrize(
     ("lifetime_s", "margin_s", "expected_s"), [(3600, 120, 3480), (60, 120, 30), (0, 120, 0), (-5, 120, 0)]
 )

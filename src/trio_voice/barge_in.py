@@ -111,7 +111,7 @@ class BargeIn:
 
     def hold_back(self, speaking: Speaking | None) -> set[str]:
         """Which items a new connection is not told yet, because how much of them will be heard is still open."""
-        self.unrestored = set(self.complete_items)
+        self.unrestored = set(self.complete_items) if self.outbox.speaks else set()
         if speaking is not None and self.outbox.speaks and not speaking.played:
             is_open = speaking.turn > self.floor or speaking.turn in self._causes
             self.unrestored |= set(speaking.item_ids) if is_open else set()

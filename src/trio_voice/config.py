@@ -123,7 +123,7 @@ class ConnectionOptions:
     heartbeat_interval_ms: int = attrs.field(default=30_000, validator=_in_range(10, 600_000, "30000 is usual"))
     heartbeat_timeout_ms: int = attrs.field(default=10_000, validator=_in_range(10, 600_000, "10000 is usual"))
     """A ping not answered in this time, with nothing else received, means that the connection is dead. While a turn is
-    in progress the interval is two seconds and the deadline two and a half at most."""
+    in progress both are two seconds at most."""
 
     def __attrs_post_init__(self) -> None:
         if not self.url.startswith(("ws://", "wss://")):

@@ -27,7 +27,6 @@ from trio_voice.channels import (
     LinkDown,
     LinkUp,
     PlaybackItem,
-    RunTool,
     Send,
     ToolItem,
     ToolResult,
@@ -53,8 +52,7 @@ from trio_voice.protocol.codec import RemoteProtocolError
 from trio_voice.protocol.resume import replay
 from trio_voice.protocol.session_config import SessionConfig
 from trio_voice.protocol.turns import ResponseArbiter
-from trio_voice.tool_ledger import ToolLedger
-from trio_voice.tracker import ToolUse
+from trio_voice.tool_calls import ToolCalls
 
 HARMLESS_ERRORS = {"response_cancel_not_active", "conversation_already_has_active_response"}
 
@@ -76,7 +74,9 @@ async def run(
     """
     outbox = Outbox(playback, tool_calls, fan_out)
     barge_in = BargeIn(outbox, view.history, view.tracker, agent)
-    conductor = _Conductor(outbox, view, agent, config, barge_in, MicrophoneGate(outbox, view, agent))
+    microphone, tools = MicrophoneGate(outbox, view, agent), ToolCalls(outbox, view.tracker, barge_in)
+    conductor = _Conductor(outbox, view, agent, config, barge_in, microphone, tools)
+    )
     try:
         with inbox:
             async for item in inbox:
@@ -94,6 +94,7 @@ class _Conductor:
     barge_in: BargeIn
 
     microphone: MicrophoneGate
+    tools: ToolCalls
     epoch: int = 0
     """Of the connection that is listened to."""
     successor: LinkUp | None = None
@@ -106,11 +107,12 @@ class _Conductor:
     """Interrupted by command before the answer began. Cleared when the user says something new."""
     user_speaking: bool = False
     speech_started_ms: int = 0
-    ledger: ToolLedger = attrs.Factory(ToolLedger)
     configured_epoch: int = 0
     """The newest connection whose server has taken the configuration."""
     response_owed: bool = False
     """The connection was lost while the user waited for an answer."""
+    texts: int = 0
+    """How many the application has sent; they carry ids of our own."""
     postponed: list[Command] = attrs.Factory(list)
     """What the application asked for in an outage; each caller waits, so they are as many as the callers."""
 
@@ -136,9 +138,10 @@ class _Conductor:
             case Interrupted():
                 self.barge_in.silenced(item, self.speaking)
             case ToolStarted():
-                self._tool_started(item)
+                self.tools.started(item)
             case ToolResult():
-                self._tool_result(item)
+                self.tools.finished(item)
+                self._answer_if_owed()
             case Command():
                 self._command(item)
             case _:
@@ -151,7 +154,7 @@ class _Conductor:
     def _turn_in_progress(self) -> bool:
         speaking = self.speaking is not None and not (self.speaking.done and self.speaking.played)
         processing = self.view.phase is SessionState.PROCESSING
-        return self.user_speaking or processing or speaking or self.ledger.running or self.arbiter.asked
+        return self.user_speaking or processing or speaking or self.tools.ledger.running or self.arbiter.asked
 
     # --- the connection ---------------------------------------------------------------------------
 
@@ -161,6 +164,8 @@ class _Conductor:
             self.successor = news
             news.control.send_nowait(Send(configure))
             return
+        if self.view.connected:  # the news of the loss was about a connection that had just been replaced
+            self._connection_gone()
         self.epoch, self.successor = news.epoch, None
         self.outbox.connect(news.control)
         self.outbox.send(configure)
@@ -187,7 +192,7 @@ class _Conductor:
             return
         log.info("wire.lost", epoch=news.epoch, reason=news.reason, attempt=news.attempt)
         self.outbox.connect(None)
-        self.view.connected = False
+        self.view.connected, self.successor = False, None
         self._connection_gone()
         if news.attempt is not None:
             now, attempt, delay_ms = self.outbox.now, news.attempt, news.delay_ms
@@ -199,7 +204,7 @@ class _Conductor:
         last = next((entry for entry in reversed(list(self.view.history)) if entry.kind == "message"), None)
         asked = last is not None and last.role == "user" and bool(last.text)
         waiting = self.arbiter.asked or (self.view.phase is SessionState.PROCESSING and asked)
-        unheard = self.arbiter.active and self.speaking is not None and not self.speaking.item_ids
+        unheard = self.arbiter.active and self.speaking is not None and not self._words_of(self.speaking)
         self.response_owed = self.response_owed or waiting or unheard
         self.arbiter.on_connection_lost()
         self.user_speaking = self.microphone.respond_on_commit = self.cancel_when_created = False
@@ -208,6 +213,10 @@ class _Conductor:
         if self.speaking is not None and not self.speaking.done:
             self.speaking.done = True
             self.outbox.play(EndTurn(self.speaking.turn))
+
+    def _words_of(self, speaking: Speaking) -> bool:
+        entries = (self.view.history.get(item_id) for item_id in speaking.item_ids)
+        return any(entry is not None and entry.text for entry in entries)
 
     def _configured(self, session_id: str) -> None:
         resumed = self.configured_epoch > 0
@@ -226,7 +235,9 @@ class _Conductor:
         self.microphone.set()
 
     def _resume_conversation(self) -> None:
-        for event in replay(self.view.history, self.ledger.results, unfinished=self.barge_in.hold_back(self.speaking)):
+        for event in replay(
+            self.view.history, self.tools.ledger.results, unfinished=self.barge_in.hold_back(self.speaking)
+        ):
             self.outbox.send(event)
         postponed, self.postponed = self.postponed, []
         for command in postponed:
@@ -287,7 +298,11 @@ class _Conductor:
             case on.ResponseOutputAudioDone():
                 self.barge_in.complete_items.add(event.item_id)
             case on.ResponseOutputItemDone():
-                self._item_done(turn, event.item)
+                if event.item.type == "message" and event.item.id:
+                    self.barge_in.complete_items.add(event.item.id)
+                elif event.item.type == "function_call":
+                    self.tools.called(turn or 0, event.item)
+                    self._answer_if_owed()
             case on.ResponseDone():
                 self._response_done(turn, event)
 
@@ -342,7 +357,7 @@ class _Conductor:
         if turn <= newest or turn in self.aside:
             return
         self.arbiter.on_created()
-        self.ledger.answer_owed = self.response_owed = False
+        self.tools.ledger.answer_owed = self.response_owed = False
         response_id = event.response.id or "" if isinstance(event, on.ResponseCreated) else ""
         self.speaking = Speaking(turn, response_id)
         self.view.tracker.response_began(self.outbox.now)
@@ -352,23 +367,6 @@ class _Conductor:
         if self.cancel_when_created:
             self.cancel_when_created = False
             self._interrupt("manual")
-
-    def _item_done(self, turn: int | None, item: Item) -> None:
-        if item.type == "message" and item.id:
-            self.barge_in.complete_items.add(item.id)
-        if item.type != "function_call" or item.status in ("incomplete", "in_progress") or not item.call_id:
-            return
-        if not self.ledger.begin(item.call_id):
-            return
-        turn = turn or 0
-        call = RunTool(turn, item.call_id, item.name or "", item.arguments or "{}")
-        if turn <= self.barge_in.floor:
-            self._tool_result(_not_run(call, "cancelled: the user interrupted before the tool was started"))
-            return
-        try:
-            self.outbox.run_tool(call)
-        except trio.WouldBlock:
-            self._tool_result(_not_run(call, "too many tools are waiting already; try again later"))
 
     def _response_done(self, turn: int | None, event: on.ResponseDone) -> None:
         response = event.response
@@ -414,35 +412,9 @@ class _Conductor:
 
     # --- tools ------------------------------------------------------------------------------------
 
-    def _tool_started(self, news: ToolStarted) -> None:
-        now, turn, call_id, arguments = self.outbox.now, news.turn, news.call_id, news.arguments
-        self.view.tracker.tool_changed(ToolUse(call_id, news.tool, arguments), now)
-        self.outbox.emit(events.ToolCalled(at=now, turn=turn, call_id=call_id, tool=news.tool, arguments=arguments))
-
-    def _tool_result(self, result: ToolResult) -> None:
-        if not self.ledger.finish(result.call_id, result.output):
-            return
-        self.outbox.send(ConversationItemCreate(item=Item.function_call_output(result.call_id, result.output)))
-        use = ToolUse(result.call_id, result.tool, "", result.output, result.failed, result.duration_ms)
-        self.view.tracker.tool_finished(use, self.outbox.now)
-        self.outbox.emit(
-            events.ToolFinished(
-                at=self.outbox.now,
-                turn=result.turn,
-                call_id=result.call_id,
-                tool=result.tool,
-                output=result.output,
-                failed=result.failed,
-                duration_ms=result.duration_ms,
-            )
-        )
-        if result.turn > self.barge_in.hushed:
-            self.ledger.answer_owed = True
-            self._answer_if_owed()
-
     def _answer_if_owed(self) -> None:
         """Ask for the response that tells the user what the tools found: once, when all have answered."""
-        ledger = self.ledger
+        ledger = self.tools.ledger
         free = self.view.connected and not self.user_speaking and not self.arbiter.active
         if free and ledger.answer_owed and not ledger.running:
             ledger.answer_owed = False
@@ -474,7 +446,13 @@ class _Conductor:
                 self._interrupt("manual")
                 self.cancel_when_created = False
                 self.view.tracker.user_began(self.outbox.now)
-                self.outbox.send(ConversationItemCreate(item=Item.user_text(command.text)))
+                self.texts += 1
+                item = Item.user_text(command.text, id=f"text_{self.texts}")
+                self.view.history.add(
+                    item
+                )  # at once: it must survive a connection that is lost before the server's echo
+                self.view.tracker.item_seen(f"text_{self.texts}", self.outbox.now)
+                self.outbox.send(ConversationItemCreate(item=item))
                 self.view.tracker.user_ended(self.outbox.now, 0.0)
                 self._respond(ResponseCreate())
             case "respond":
@@ -484,6 +462,15 @@ class _Conductor:
             case _:
                 assert_never(command.do)
         command.done.set()
+
+    def _say_in_writing(self, text: str) -> None:
+        """With an id of our own, and recorded at once: it survives a loss that comes before the server's echo."""
+        self.texts += 1
+        item_id = f"text_{self.texts}"
+        item = Item.user_text(text, id=item_id)
+        self.view.history.add(item)
+        self.view.tracker.item_seen(item_id, self.outbox.now)
+        self.outbox.send(ConversationItemCreate(item=item))
 
     def _pause(self, paused: bool) -> None:
         if paused == self.view.paused:
@@ -497,10 +484,6 @@ class _Conductor:
     def _settle(self) -> None:
         """Nobody speaks, and nothing is awaited."""
         self.view.phase = SessionState.LISTENING if self.microphone.listening else SessionState.CONNECTED
-
-
-def _not_run(call: RunTool, reason: str) -> ToolResult:
-    return ToolResult(call.turn, call.call_id, call.tool, f'{{"error": "{reason}"}}', failed=True, duration_ms=0.0)
 
 
 def _failure(details: object) -> str:

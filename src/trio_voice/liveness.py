@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from trio_voice.wire import Wire
 
 BUSY_INTERVAL_S = 2.0
-BUSY_TIMEOUT_S = 2.5
-"""While a turn is in progress: together less than the five seconds after which a person gives up."""
+BUSY_TIMEOUT_S = 2.0
+"""While a turn is in progress: together four seconds; a person gives up after five."""
 
 
 @attrs.define(eq=False)

@@ -55,6 +55,10 @@ OpenStream: TypeAlias = Callable[[], Awaitable[trio.abc.Stream]]
 HEALTHY_AFTER_S = 10.0
 QUIET_CHECK_S = 0.25
 ROTATION_RETRY_S = 5.0
+LAST_MOMENT_S = 10.0
+"""Before the server's limit: then the move is made in mid-turn rather than not at all."""
+SHORTEST_LIFETIME_S = 10.0
+"""A session said to end sooner means that this machine's clock is wrong: no reason to connect again and again."""
 
 
 @attrs.define(eq=False)
@@ -149,9 +153,9 @@ async def _until_lost_or_rotated(link: Link, current: _Connection, connections: 
     successor: _Connection | None = None
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_cancel_when_over, current, nursery.cancel_scope)
-        if current.configuration.expires_at is not None:
-            lifetime_s = current.configuration.expires_at - link.wall_clock()
-            last_moment = trio.current_time() + lifetime_s * 0.97
+        lifetime_s = _lifetime_s(link, current)
+        if lifetime_s is not None:
+            last_moment = trio.current_time() + lifetime_s - min(LAST_MOMENT_S, lifetime_s / 20)
             await trio.sleep(rotation_delay_s(lifetime_s, link.options.session_margin_ms / 1000))
             while successor is None:
                 successor = await _rotate(link, connections, last_moment)
@@ -161,6 +165,17 @@ async def _until_lost_or_rotated(link: Link, current: _Connection, connections: 
             current.scope.cancel()
             nursery.cancel_scope.cancel()
     return successor
+
+
+def _lifetime_s(link: Link, connection: _Connection) -> float | None:
+    """How long the server will let this connection live; None when it does not say, or the clocks do not agree."""
+    if connection.configuration.expires_at is None:
+        return None
+    lifetime_s = connection.configuration.expires_at - link.wall_clock()
+    if lifetime_s < SHORTEST_LIFETIME_S:
+        log.warning("rotation.impossible", lifetime_s=lifetime_s, advice="is the clock of this machine right?")
+        return None
+    return lifetime_s
 
 
 async def _rotate(link: Link, connections: trio.Nursery, last_moment: float) -> _Connection | None:

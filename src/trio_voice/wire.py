@@ -13,10 +13,12 @@ from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 import attrs
+import h11
 import msgspec
 import trio
 import trio.abc
 import trio_websocket
+from wsproto.utilities import ProtocolError
 
 from trio_voice.errors import WireLost
 
@@ -169,7 +171,8 @@ async def run(
                 nursery.cancel_scope.cancel()
     except* WireLost as group:
         refusals.extend(group.exceptions)
-    except* trio_websocket.HandshakeError as group:
+    except* (trio_websocket.HandshakeError, h11.ProtocolError, ProtocolError) as group:
+        # The library lets some of what the peer does against HTTP or WebSocket through as it is.
         refusals.extend(group.exceptions)
     finally:
         await trio.aclose_forcefully(watched)

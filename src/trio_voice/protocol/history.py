@@ -114,6 +114,10 @@ class History:
                 return self.delete(event.item_id)
         return None
 
+    def add(self, item: Item) -> Entry | None:
+        """Take in an item that we are about to create; it carries an id of our own."""
+        return self._take(item, after=None)
+
     def cut(self, item_id: str, heard_ms: float, received_ms: float) -> Entry | None:
         """Record that only `heard_ms` of the `received_ms` of this item's sound was heard."""
         entry = self._entries.get(item_id)
