@@ -76,7 +76,6 @@ async def run(
     barge_in = BargeIn(outbox, view.history, view.tracker, agent)
     microphone, tools = MicrophoneGate(outbox, view, agent), ToolCalls(outbox, view.tracker, barge_in)
     conductor = _Conductor(outbox, view, agent, config, barge_in, microphone, tools)
-    )
     try:
         with inbox:
             async for item in inbox:
