@@ -11,7 +11,7 @@ import attrs
 from benchmarks import processes
 from benchmarks.downlink import FLOOR
 
-IMPORTS = ("trio", "trio_voice")
+IMPORTS = ("trio", "trio_voice", "trio_voice.session")
 CONNECTORS = (FLOOR, "callback")
 
 

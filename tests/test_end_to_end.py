@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import trio
 
+import trio_voice
 from kit import NO_FADE, RATE_HZ
 from trio_voice import ConnectionOptions, RealtimeAgent, RealtimeSession, WireLost, events, tool
 from trio_voice.server.listen import serve
@@ -79,6 +82,18 @@ async def test_nobody_there_is_said_plainly() -> None:
 
 def test_importing_the_package_loads_nothing_heavy() -> None:
     heavy = ["numpy", "soxr", "sounddevice", "trio_websocket", "structlog", "rich", "click", "asyncio", "onnxruntime"]
-    code = f"import sys, trio_voice; print([name for name in {heavy!r} if name in sys.modules])"
+    code = f"import sys; from trio_voice import RealtimeSession; print([n for n in {heavy!r} if n in sys.modules])"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert loaded.strip() == "[]"
+
+
+def test_every_public_name_is_there_and_none_is_loaded_before_it_is_asked_for() -> None:
+    declared = re.findall(r"(\w+) as \1\b", Path(trio_voice.__file__).read_text(encoding="utf-8"))
+    assert sorted(declared) == sorted(trio_voice._MODULE_OF)
+    for name in declared:
+        assert getattr(trio_voice, name).__name__ == name
+    with pytest.raises(AttributeError, match="no attribute 'Nonsense'"):
+        _ = trio_voice.Nonsense  # type: ignore[attr-defined]
+    code = "import sys, trio_voice; print('trio' in sys.modules, sorted(dir(trio_voice))[:1])"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert told.startswith("False")

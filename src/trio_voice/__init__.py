@@ -20,33 +20,81 @@ Around it: `protocol/` (the Realtime API without I/O), `agent` and `function_too
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 # ruff: noqa: I001 - what is talked to, what it is told, what it tells, what can go wrong
-from trio_voice.voice_agent import VoiceAgent as VoiceAgent
-from trio_voice.agent import RealtimeAgent as RealtimeAgent
-from trio_voice.function_tools import FunctionTool as FunctionTool, tool as tool
-from trio_voice.session import RealtimeSession as RealtimeSession
-from trio_voice.config import (
-    AgentCapability as AgentCapability,
-    AudioInputConfig as AudioInputConfig,
-    AudioOutputConfig as AudioOutputConfig,
-    ConnectionOptions as ConnectionOptions,
-    ConnectionState as ConnectionState,
-    SessionState as SessionState,
-)
-from trio_voice.audio import AudioFormat as AudioFormat, Frame as Frame
-from trio_voice.tracker import (
-    ConversationTracker as ConversationTracker,
-    ConversationTurn as ConversationTurn,
-    SessionMetrics as SessionMetrics,
-    ToolUse as ToolUse,
-    TranscriptLine as TranscriptLine,
-)
-from trio_voice.errors import (
-    ConfigError as ConfigError,
-    DeviceError as DeviceError,
-    EngineMissing as EngineMissing,
-    SessionEnded as SessionEnded,
-    ToolSchemaError as ToolSchemaError,
-    TrioVoiceError as TrioVoiceError,
-    WireLost as WireLost,
-)
+if TYPE_CHECKING:
+    from trio_voice.voice_agent import VoiceAgent as VoiceAgent
+    from trio_voice.agent import RealtimeAgent as RealtimeAgent
+    from trio_voice.function_tools import FunctionTool as FunctionTool, tool as tool
+    from trio_voice.session import RealtimeSession as RealtimeSession
+    from trio_voice.config import (
+        AgentCapability as AgentCapability,
+        AudioInputConfig as AudioInputConfig,
+        AudioOutputConfig as AudioOutputConfig,
+        ConnectionOptions as ConnectionOptions,
+        ConnectionState as ConnectionState,
+        SessionState as SessionState,
+    )
+    from trio_voice.audio import AudioFormat as AudioFormat, Frame as Frame
+    from trio_voice.tracker import (
+        ConversationTracker as ConversationTracker,
+        ConversationTurn as ConversationTurn,
+        SessionMetrics as SessionMetrics,
+        ToolUse as ToolUse,
+        TranscriptLine as TranscriptLine,
+    )
+    from trio_voice.errors import (
+        ConfigError as ConfigError,
+        DeviceError as DeviceError,
+        EngineMissing as EngineMissing,
+        SessionEnded as SessionEnded,
+        ToolSchemaError as ToolSchemaError,
+        TrioVoiceError as TrioVoiceError,
+        WireLost as WireLost,
+    )
+
+_PUBLIC = {
+    "voice_agent": ("VoiceAgent",),
+    "agent": ("RealtimeAgent",),
+    "function_tools": ("FunctionTool", "tool"),
+    "session": ("RealtimeSession",),
+    "config": (
+        "AgentCapability",
+        "AudioInputConfig",
+        "AudioOutputConfig",
+        "ConnectionOptions",
+        "ConnectionState",
+        "SessionState",
+    ),
+    "audio": ("AudioFormat", "Frame"),
+    "tracker": ("ConversationTracker", "ConversationTurn", "SessionMetrics", "ToolUse", "TranscriptLine"),
+    "errors": (
+        "ConfigError",
+        "DeviceError",
+        "EngineMissing",
+        "SessionEnded",
+        "ToolSchemaError",
+        "TrioVoiceError",
+        "WireLost",
+    ),
+}
+"""The same names by module. Each is loaded when it is first asked for: a program that wants one of them does not wait
+for all, and `import trio_voice` takes no time. A test holds the two lists together."""
+
+_MODULE_OF = {name: module for module, names in _PUBLIC.items() for name in names}
+
+
+if not TYPE_CHECKING:  # a type checker takes the list above, and knows what is not in it
+
+    def __getattr__(name: str) -> object:
+        if name not in _MODULE_OF:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
+
+        value = globals()[name] = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULE_OF})
