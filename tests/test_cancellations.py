@@ -7,9 +7,7 @@ no result of a tool is lost. The number of moments is asserted, so that none of 
 
 from __future__ import annotations
 
-import gc
-import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -17,12 +15,11 @@ from typing import Any
 import attrs
 import pytest
 import trio
-from trio._core import _run as trio_run  # seeded as hypothesis does it: a moment must be the same one in each run
 from trio.testing import MockClock, memory_stream_pair
 from trio_websocket import ConnectionClosed, wrap_server_stream
 
-from kit import NO_FADE, SPEECH, Peer, call_peer
-from test_session_peer import created, delta, done
+from kit import NO_FADE, SPEECH
+from moments import LEAVING_S, Moments, at_each_moment, is_closed, run_target
 from trio_voice import (
     AudioInputConfig,
     AudioOutputConfig,
@@ -56,118 +53,7 @@ from trio_voice.server.listen import serve_stream
 from trio_voice.server.scripted import Call, Say, ScriptedBrain
 from trio_voice.testing import RecordingSpeaker, ScriptedMicrophone
 
-LEAVING_S = 1.1
-"""The second that a peer has to agree to the end, and some slack for the scheduler."""
-HANG_S = 300.0
 INPUT = AudioInputConfig(chunk_ms=50)
-
-
-@attrs.define(eq=False)
-class Moments(trio.abc.Instrument):
-    """Counts how often chosen tasks come to rest, and does something at the n-th time."""
-
-    at: float = math.inf
-    act: Callable[[], None] = lambda: None
-    is_chosen: Callable[[str], bool] = lambda name: True
-    root: trio.Nursery | None = None
-    """Only tasks in it, and those that they start, count."""
-    count: int = 0
-    acted_at: float | None = None
-    members: set[trio.lowlevel.Task] = attrs.Factory(set)
-
-    def task_spawned(self, task: trio.lowlevel.Task) -> None:
-        nursery = task.parent_nursery
-        if nursery is not None and (nursery is self.root or nursery.parent_task in self.members):
-            self.members.add(task)
-
-    def task_exited(self, task: trio.lowlevel.Task) -> None:
-        self.members.discard(task)
-
-    def after_task_step(self, task: trio.lowlevel.Task) -> None:
-        if self.acted_at is not None or task not in self.members or not self.is_chosen(task.name):
-            return
-        self.count += 1
-        if self.count == self.at:
-            self.acted_at = trio.current_time()
-            self.act()
-
-
-Body = Callable[[Moments], Awaitable[None]]
-"""One run: sets `act` and `root`, and asserts what must be so at its end."""
-
-
-def run_once(body: Body, moments: Moments, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trio_run, "_ALLOW_DETERMINISTIC_SCHEDULING", True)
-    trio_run._r.seed(0)
-
-    async def main() -> None:
-        alive = trio.lowlevel.current_statistics().tasks_living
-        with trio.fail_after(HANG_S):
-            await body(moments)
-        assert trio.lowlevel.current_statistics().tasks_living == alive
-
-    trio.run(main, clock=MockClock(autojump_threshold=0), instruments=[moments])
-
-
-def at_each_moment(
-    body: Body,
-    monkeypatch: pytest.MonkeyPatch,
-    *,
-    at_least: int,
-    at_most: int = 10_000,
-    is_chosen: Callable[[str], bool] = lambda name: True,
-) -> int:
-    """Run `body` once for each moment, or for `at_most` of them, evenly. Returns how many moments there are."""
-    reference = Moments(is_chosen=is_chosen)
-    run_once(body, reference, monkeypatch)
-    visited = 0
-    for moment in evenly(reference.count, at_most):
-        moments = Moments(at=moment, is_chosen=is_chosen)
-        try:
-            run_once(body, moments, monkeypatch)
-        except BaseException as error:
-            error.add_note(f"cancelled at moment {moment} of {reference.count}")
-            raise
-        visited += moments.acted_at is not None
-    gc.collect()  # a stream or a generator left behind is a warning, and a warning is an error
-    assert visited >= at_least, f"only {visited} of {reference.count} moments were visited"
-    return reference.count
-
-
-def evenly(count: int, at_most: int) -> Iterable[int]:
-    if count <= at_most:
-        return range(1, count + 1)
-    return sorted({1 + round(step * (count - 1) / (at_most - 1)) for step in range(at_most)})
-
-
-async def run_target(moments: Moments, target: Callable[[], Awaitable[None]], neighbours: Iterable[Any] = ()) -> None:
-    """Run an actor beside its neighbours, in a scope that `moments` cancels; assert that it is left in time."""
-    scope, left_at = trio.CancelScope(), 0.0
-
-    async def in_scope() -> None:
-        nonlocal left_at
-        with scope:
-            await target()
-        left_at = trio.current_time()
-
-    moments.act = scope.cancel
-    async with trio.open_nursery() as outer:
-        for neighbour in neighbours:
-            outer.start_soon(neighbour)
-        async with trio.open_nursery() as nursery:
-            moments.root = nursery
-            nursery.start_soon(in_scope)
-        outer.cancel_scope.cancel()
-    if moments.acted_at is not None:
-        assert left_at - moments.acted_at <= LEAVING_S
-
-
-def is_closed(channel: trio.MemorySendChannel[Any] | trio.MemoryReceiveChannel[Any]) -> bool:
-    """Whether the actor at the other end has gone."""
-    counts = channel.statistics()
-    if isinstance(channel, trio.MemorySendChannel):
-        return counts.open_receive_channels == 0
-    return counts.open_send_channels == 0
 
 
 # --- actors alone ---------------------------------------------------------------------------------
@@ -569,11 +455,6 @@ def test_the_connection_is_cut_at_each_await_of(actor: str, monkeypatch: pytest.
     at_each_moment(body, monkeypatch, at_least=at_least, at_most=30, is_chosen=lambda name: name.startswith(starts))
 
 
-# Known faults. One that passes was repaired: take the mark off.
-
-WRONG = (AssertionError, trio.TooSlowError, ExceptionGroup)
-
-
 async def test_text_sent_just_before_the_connection_is_lost_is_answered(autojump_clock: MockClock) -> None:
     async def talk(scene: Scene, session: RealtimeSession, microphone: ScriptedMicrophone) -> None:
         assert scene.stream is not None
@@ -588,27 +469,3 @@ async def test_text_sent_just_before_the_connection_is_lost_is_answered(autojump
         world.cancel_scope.cancel()
     said = [item.text for item in scene.brain.requests[-1].items if item.role == "user"]
     assert said == ["A pizza, please."]
-
-
-async def test_an_answer_lost_before_its_first_sound_is_asked_for_again(autojump_clock: MockClock) -> None:
-    connections = 0
-
-    async def serve(peer: Peer) -> None:
-        nonlocal connections
-        connections += 1
-        await peer.configure()
-        if connections == 1:
-            await peer.receive("response.create")
-            item = {"type": "message", "id": "i1", "role": "assistant", "status": "in_progress", "content": []}
-            await peer.send(created("r1"))
-            await peer.send({"type": "response.output_item.added", "response_id": "r1", "item": item})
-            await trio.sleep(0.1)
-            await peer.socket.aclose(1011)
-            return
-        await peer.receive("response.create")
-        await peer.send(created("r2"), delta("r2", 2, 100), done("r2"))
-        await peer.drain()
-
-    async with call_peer(serve, connection=ConnectionOptions(url="ws://memory/", model=None)) as on:
-        await on.session.respond()
-        await on.next(events.PlaybackEnd)

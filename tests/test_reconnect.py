@@ -10,6 +10,7 @@ from hypothesis import given, strategies as st
 from trio.testing import MockClock
 
 from kit import RATE_HZ, Peer, call, call_peer
+from test_session_peer import created, delta, done
 from trio_voice import ConnectionOptions, ConnectionState, RealtimeAgent, WireLost, events, tool
 from trio_voice.protocol.resume import CONTINUES
 from trio_voice.restart_policy import Attempts, Backoff
@@ -225,3 +226,27 @@ async def test_a_server_that_falls_dumb_is_given_up_after_the_attempts(autojump_
         async with call_peer(serve, connection=options):
             await trio.sleep_forever()
     assert connections == 6
+
+
+async def test_an_answer_lost_before_its_first_sound_is_asked_for_again(autojump_clock: MockClock) -> None:
+    connections = 0
+
+    async def serve(peer: Peer) -> None:
+        nonlocal connections
+        connections += 1
+        await peer.configure()
+        if connections == 1:
+            await peer.receive("response.create")
+            item = {"type": "message", "id": "i1", "role": "assistant", "status": "in_progress", "content": []}
+            await peer.send(created("r1"))
+            await peer.send({"type": "response.output_item.added", "response_id": "r1", "item": item})
+            await trio.sleep(0.1)
+            await peer.socket.aclose(1011)
+            return
+        await peer.receive("response.create")
+        await peer.send(created("r2"), delta("r2", 2, 100), done("r2"))
+        await peer.drain()
+
+    async with call_peer(serve, connection=ConnectionOptions(url="ws://memory/", model=None)) as on:
+        await on.session.respond()
+        await on.next(events.PlaybackEnd)

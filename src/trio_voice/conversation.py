@@ -45,10 +45,11 @@ from trio_voice.protocol import (
     Item,
     ResponseConfig,
     ResponseCreate,
+    ServerEvent,
     SessionUpdate,
     server_events as on,
 )
-from trio_voice.protocol.codec import RemoteProtocolError
+from trio_voice.protocol.codec import RemoteProtocolError, UnknownEvent
 from trio_voice.protocol.resume import replay
 from trio_voice.protocol.session_config import SessionConfig
 from trio_voice.protocol.turns import ResponseArbiter
@@ -248,9 +249,9 @@ class _Conductor:
 
     # --- what the server says ---------------------------------------------------------------------
 
-    def _server_event(self, turn: int | None, event: object) -> None:
+    def _server_event(self, turn: int | None, event: ServerEvent | UnknownEvent | RemoteProtocolError) -> None:
         if self.outbox.fan_out.wants_protocol:
-            self.outbox.emit(events.ServerEventReceived(at=self.outbox.now, event=event))  # type: ignore[arg-type]
+            self.outbox.emit(events.ServerEventReceived(at=self.outbox.now, event=event))
         if turn is not None:
             self._notice(turn, event)
         if isinstance(event, on.ResponseOutputAudioDelta):  # first: by far the most frequent
@@ -445,13 +446,7 @@ class _Conductor:
                 self._interrupt("manual")
                 self.cancel_when_created = False
                 self.view.tracker.user_began(self.outbox.now)
-                self.texts += 1
-                item = Item.user_text(command.text, id=f"text_{self.texts}")
-                self.view.history.add(
-                    item
-                )  # at once: it must survive a connection that is lost before the server's echo
-                self.view.tracker.item_seen(f"text_{self.texts}", self.outbox.now)
-                self.outbox.send(ConversationItemCreate(item=item))
+                self._say_in_writing(command.text)
                 self.view.tracker.user_ended(self.outbox.now, 0.0)
                 self._respond(ResponseCreate())
             case "respond":

@@ -44,4 +44,4 @@ log = _Logger()
 
 def prepare() -> None:
     """Import structlog now, when nobody is waiting for a sample."""
-    import structlog  # noqa: F401
+    import structlog  # noqa: F401 - for its effect: the next import finds it loaded

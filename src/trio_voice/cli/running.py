@@ -27,7 +27,7 @@ from trio_voice.errors import TrioVoiceError, WireLost
 try:
     import termios
 except ImportError:  # Windows
-    termios = None  # type: ignore[assignment]
+    termios = None  # type: ignore[assignment]  # asked for before each use
 
 LINGER_S = 3.0
 """An orderly end has this long: closing a WebSocket whose peer does not answer, and a frozen device, take 1 s each."""

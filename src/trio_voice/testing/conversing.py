@@ -93,7 +93,7 @@ def _repeatable(seed: int) -> Iterator[None]:
         link.rng, link.wall_clock = random.Random(seed), trio.current_time
         await run(link)
 
-    _run._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[misc]
+    _run._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[misc]  # a Final, set as hypothesis sets it
     _run._r.seed(seed)
     supervisor.run = supervise
     try:
