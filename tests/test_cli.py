@@ -365,4 +365,4 @@ def test_the_module_runs_and_talk_starts_and_ends_its_own_server() -> None:
     talk = ask(command("talk", "--text"), input="Where is my order 12345?\n")
     assert talk.returncode == 0, talk.stderr
     assert talk.stdout.startswith("No key and no --url. Starting the local server")
-    assert "agent  Order ORD-12345 has shipped" in talk.stdout
+    assert "agent  Order ORD-12345 has been shipped" in talk.stdout

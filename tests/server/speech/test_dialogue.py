@@ -72,7 +72,7 @@ def test_without_tools_it_promises_little() -> None:
     ("output", "sentence"),
     [
         ('{"order_id":"ORD-12345","status":"shipped","carrier":"UPS","eta":"Tuesday"}',
-         "Order ORD-12345 has shipped with UPS, expected Tuesday."),
+         "Order ORD-12345 has been shipped with UPS, expected Tuesday."),
         ('{"order_id":"ORD-67890","status":"processing"}', "Order ORD-67890 is processing."),
         ('{"order_id":"ORD-1","status":"out for delivery","items":["lamp","book"]}',
          "Order ORD-1 is out for delivery, items lamp and book."),
@@ -104,7 +104,7 @@ def test_several_results_at_once() -> None:
              Item.function_call("b", "lookup_order", "{}"),
              Item.function_call_output("b", '{"order_id":"B-22","status":"processing"}'),
              Item.function_call_output("a", '{"order_id":"A-11","status":"shipped"}')]  # fmt: skip
-    assert said(items) == "Order B-22 is processing. Order A-11 has shipped."
+    assert said(items) == "Order B-22 is processing. Order A-11 has been shipped."
 
 
 def test_a_result_is_told_once() -> None:
@@ -155,7 +155,7 @@ def test_two_utterances_before_any_answer_are_one_request() -> None:
 
 
 def test_repeats_the_whole_of_what_was_cut_short() -> None:
-    told = "Order ORD-12345 has shipped with UPS."
+    told = "Order ORD-12345 has been shipped with UPS."
     output = '{"order_id":"ORD-12345","status":"shipped","carrier":"UPS"}'
     items = [
         Item.user_text("Where is order 12345?"),

@@ -92,6 +92,8 @@ SERVICE_CORPUS: list[tuple[str, Any]] = [
     ("orders 12345 and 67890", order("12345", "67890")),
     ("Order 99999 please", order("99999")),
     ("Order one, two, three, four, five.", order("12345")),
+    ("Hello, can you tell me where my order is the number is 0.001, 2, 3, 4, 5.", order("12345")),
+    ("Hello, can you tell me where my order is the number is 0RD1, 2, 3, 4, 5?", order("12345")),
     ("Has order 12345 shipped yet?", order("12345")),
     ("When will order ORD-67890 arrive?", order("67890")),
     ("Where is my order?", ASKS_ORDER),

@@ -94,10 +94,13 @@ def _shaped(slot: Slot, heard: Heard, taken: Set[int]) -> Filled | None:
             if not _free(reading, taken) or len(reading.text) < max(3, shortest - 1):
                 continue
             for known in slot.known:
-                apart = distance(reading.text, "".join(c for c in known if c.isdigit()))
+                digits = "".join(c for c in known if c.isdigit())
+                # Spelled letters may be heard as zeros, "O R D one two" as "0.001, 2": then the tail is the number.
+                is_tail = bool(digits) and reading.text.endswith(digits)
+                apart = 0 if is_tail else distance(reading.text, digits)
                 if apart <= 2:
                     span = frozenset(range(reading.first, reading.last))
-                    near.append((apart, Filled(known, span, sure=False)))
+                    near.append((apart, Filled(known, span, sure=is_tail)))
     if exact:
         return attrs.evolve(exact[0], others=tuple(f.value for f in exact[1:] if f.value != exact[0].value))
     return min(near, key=lambda pair: pair[0])[1] if near else None
