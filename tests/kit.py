@@ -115,6 +115,8 @@ class Peer:
     """The server's end of a WebSocket, for tests that say exactly what goes over it."""
 
     socket: WebSocketConnection
+    target: str = "/"
+    """Path and query of its handshake."""
     received: list[dict[str, Any]] = attrs.Factory(list)
 
     async def send(self, *messages: dict[str, Any] | str) -> None:
@@ -166,7 +168,7 @@ async def call_peer(
     async def serve(server_end: trio.abc.Stream) -> None:
         async with trio.open_nursery() as pump:
             request = await wrap_server_stream(pump, server_end)
-            await handler(Peer(await request.accept()))
+            await handler(Peer(await request.accept(), request.path))
 
     async with trio.open_nursery() as nursery:
         session = RealtimeSession(

@@ -115,6 +115,46 @@ async def test_a_result_that_comes_while_there_is_no_connection_is_not_lost(auto
     assert outputs == ["ordered"]
 
 
+async def test_a_result_that_comes_while_the_new_connection_is_configured_is_told_once(
+    autojump_clock: MockClock,
+) -> None:
+    released = trio.Event()
+
+    @tool
+    async def order_pizza() -> str:
+        """Order a pizza."""
+        await released.wait()
+        return "ordered"
+
+    connections = 0
+    outputs: list[str] = []
+
+    async def serve(peer: Peer) -> None:
+        nonlocal connections
+        connections += 1
+        if connections == 1:
+            await peer.configure()
+            called = {"type": "function_call", "id": "f1", "call_id": "c1", "name": "order_pizza", "arguments": "{}"}
+            item = called | {"status": "completed"}
+            await peer.send(created("r1"), {"type": "response.output_item.done", "response_id": "r1", "item": item})
+            await trio.sleep(1)
+            await peer.socket.aclose(1011)
+            return
+        await peer.receive("session.update")
+        released.set()
+        await trio.sleep(1)
+        await peer.send({"type": "session.updated", "session": {"type": "realtime", "id": "sess_2"}})
+        await peer.receive("response.create")
+        created_items = [event["item"] for event in peer.received if event["type"] == "conversation.item.create"]
+        outputs.extend(item["output"] for item in created_items if item["type"] == "function_call_output")
+        await peer.send(created("r2"), delta("r2", 2, 100), done("r2"))
+        await peer.drain()
+
+    async with call_peer(serve, RealtimeAgent(tools=[order_pizza]), connection=OPTIONS) as on:
+        await on.next(events.PlaybackEnd)
+    assert outputs == ["ordered"]
+
+
 async def test_an_answer_that_was_awaited_is_asked_for_again(autojump_clock: MockClock) -> None:
     brain = ScriptedBrain([Say("Lost.", 400), Say("Here I am.", 400)], ["Are you there?"], think_ms=2000)
     async with call(brain, connection=OPTIONS) as on:

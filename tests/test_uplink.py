@@ -25,6 +25,7 @@ from trio_voice.protocol import (
 )
 from trio_voice.protocol.client_events import CLIENT_EVENTS
 from trio_voice.uplink import UplinkStatistics
+from trio_voice.utterances import SentAudio
 from trio_voice.wire import Wire
 
 EPOCH = 3
@@ -85,7 +86,7 @@ async def line() -> AsyncIterator[Line]:
     control, control_inbox = trio.open_memory_channel[UplinkItem](100)
     frames, frames_inbox = trio.open_memory_channel[Frame](100)
     fake, statistics = FakeWire(), UplinkStatistics()
-    send = partial(uplink.run, input_format=PCM16_24K, statistics=statistics)
+    send = partial(uplink.run, sent=SentAudio(PCM16_24K, 30_000), input_format=PCM16_24K, statistics=statistics)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(send, cast(Wire, fake), control_inbox, frames_inbox)
         yield Line(fake, control, frames, statistics)
@@ -177,7 +178,14 @@ async def test_a_connection_that_was_given_up_is_lost() -> None:
     control.close()
     fake = FakeWire()
     with pytest.RaisesGroup(pytest.RaisesExc(WireLost, match="more was to be sent")):
-        await uplink.run(cast(Wire, fake), control_inbox, None, input_format=PCM16_24K, statistics=UplinkStatistics())
+        await uplink.run(
+            cast(Wire, fake),
+            control_inbox,
+            None,
+            sent=SentAudio(PCM16_24K, 30_000),
+            input_format=PCM16_24K,
+            statistics=UplinkStatistics(),
+        )
     assert fake.marks == ["ResponseCancel"], "what was taken is sent first"
 
 
@@ -188,7 +196,7 @@ async def test_frames_that_waited_for_a_connection_are_stale() -> None:
     for number in range(1, 6):
         frames.send_nowait(Frame(bytes([number]) * FRAME_BYTES, 0.0))
     async with trio.open_nursery() as nursery:
-        send = partial(uplink.run, input_format=PCM16_24K, statistics=statistics)
+        send = partial(uplink.run, sent=SentAudio(PCM16_24K, 30_000), input_format=PCM16_24K, statistics=statistics)
         nursery.start_soon(send, cast(Wire, fake), control_inbox, frames_inbox)
         await wait_all_tasks_blocked()
         control.send_nowait(SetMicrophone("open"))
@@ -209,7 +217,9 @@ async def test_control_that_waits_goes_before_frames_that_wait() -> None:
     control.send_nowait(Send(ResponseCancel()))
     control.send_nowait(SetMicrophone("open"))
     async with trio.open_nursery() as nursery:
-        send = partial(uplink.run, input_format=PCM16_24K, statistics=UplinkStatistics())
+        send = partial(
+            uplink.run, sent=SentAudio(PCM16_24K, 30_000), input_format=PCM16_24K, statistics=UplinkStatistics()
+        )
         nursery.start_soon(send, cast(Wire, fake), control_inbox, frames_inbox)
         await wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
@@ -225,6 +235,7 @@ async def test_a_lost_wire_ends_it() -> None:
             control_inbox,
             None,
             input_format=PCM16_24K,
+            sent=SentAudio(PCM16_24K, 30_000),
             statistics=UplinkStatistics(),
         )
     assert caught.group_contains(WireLost)

@@ -30,6 +30,7 @@ from trio_voice.events import PROTOCOL_EVENTS, ResponseAudio, SessionEvent
 if TYPE_CHECKING:
     from trio_voice.playback_buffer import ItemPosition
     from trio_voice.protocol import ClientEvent, RemoteProtocolError, ServerEvent, UnknownEvent
+    from trio_voice.utterances import SentAudio
 
 T = TypeVar("T")
 E = TypeVar("E", bound=SessionEvent)
@@ -149,7 +150,11 @@ class LinkUp:
 
     epoch: int
     control: trio.MemorySendChannel[UplinkItem]
+    sent: SentAudio
+    """The user's sound, as far as it has been sent on it."""
     handover: Handover | None = None
+    remembers: bool = False
+    """The server was asked to take up the conversation that it has."""
 
 
 @attrs.define(eq=False)

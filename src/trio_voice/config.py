@@ -67,6 +67,8 @@ class AudioInputConfig:
     """Length of one frame, captured and sent."""
     capacity_ms: int = attrs.field(default=200, validator=_in_range(20, 2000, "200 is usual"))
     """How much sound may wait for the wire before the oldest is dropped."""
+    utterance_capacity_ms: int = attrs.field(default=30_000, validator=_in_range(0, 120_000, "30000 is usual"))
+    """Longest utterance that a lost connection does not lose: its sound is kept until its words are known."""
 
     @property
     def format(self) -> AudioFormat:
@@ -119,6 +121,9 @@ class ConnectionOptions:
     """How long before the server's own limit a new connection takes over, between two turns (rotation)."""
     response_timeout_ms: int = attrs.field(default=30_000, validator=_in_range(100, 600_000, "30000 is usual"))
     """An answer that was promised and of which nothing comes for this long means that the server hangs."""
+    native_resume: bool = False
+    """The server keeps a conversation whose connection was lost and takes it up again by its id (xAI does): a new
+    connection asks for it with `conversation_id`, and is told only what the server has not confirmed."""
     connect_timeout_ms: int = attrs.field(default=10_000, validator=_in_range(10, 120_000, "10000 is usual"))
     heartbeat_interval_ms: int = attrs.field(default=30_000, validator=_in_range(10, 600_000, "30000 is usual"))
     heartbeat_timeout_ms: int = attrs.field(default=10_000, validator=_in_range(10, 600_000, "10000 is usual"))

@@ -41,6 +41,7 @@ from trio_voice.logs import log
 from trio_voice.microphone_gate import MicrophoneGate
 from trio_voice.outbox import Outbox
 from trio_voice.protocol import (
+    ClientEvent,
     ConversationItemCreate,
     Item,
     ResponseConfig,
@@ -54,6 +55,7 @@ from trio_voice.protocol.resume import replay
 from trio_voice.protocol.session_config import SessionConfig
 from trio_voice.protocol.turns import ResponseArbiter
 from trio_voice.tool_calls import ToolCalls
+from trio_voice.utterances import Utterances
 
 HARMLESS_ERRORS = {"response_cancel_not_active", "conversation_already_has_active_response"}
 
@@ -67,16 +69,18 @@ async def run(
     view: ConversationView,
     agent: RealtimeAgent,
     config: SessionConfig,
+    native_resume: bool = False,
 ) -> None:
-    """Conduct until `inbox` is closed.
+    """Conduct until `inbox` is closed. `native_resume`: the server keeps the conversation through a loss.
 
     Raises: `ConfigError` when the server refuses the configuration.
     Closes: its sending ends, and every event stream.
     """
-    outbox = Outbox(playback, tool_calls, fan_out)
+    outbox = Outbox(playback, tool_calls, fan_out, unconfirmed={} if native_resume else None)
     barge_in = BargeIn(outbox, view.history, view.tracker, agent)
     microphone, tools = MicrophoneGate(outbox, view, agent), ToolCalls(outbox, view.tracker, barge_in)
-    conductor = _Conductor(outbox, view, agent, config, barge_in, microphone, tools)
+    utterances = Utterances(push_to_talk=agent.turn_detection is None)
+    conductor = _Conductor(outbox, view, agent, config, barge_in, microphone, tools, utterances)
     try:
         with inbox:
             async for item in inbox:
@@ -95,8 +99,11 @@ class _Conductor:
 
     microphone: MicrophoneGate
     tools: ToolCalls
+    utterances: Utterances
     epoch: int = 0
     """Of the connection that is listened to."""
+    remembers: bool = False
+    """Its server has taken up the conversation that it had: it need not be told."""
     successor: LinkUp | None = None
     """A connection that is to take its place."""
     arbiter: ResponseArbiter = attrs.Factory(ResponseArbiter)
@@ -149,12 +156,16 @@ class _Conductor:
         self.view.turn_in_progress = self._turn_in_progress
         self.view.awaiting_server = self.arbiter.asked or self.arbiter.active
         self.view.dropped_control = self.outbox.dropped_control
+        self.view.lost_utterances = self.utterances.lost
 
     @property
     def _turn_in_progress(self) -> bool:
         speaking = self.speaking is not None and not (self.speaking.done and self.speaking.played)
         processing = self.view.phase is SessionState.PROCESSING
-        return self.user_speaking or processing or speaking or self.tools.ledger.running or self.arbiter.asked
+        holding = self.utterances.push_to_talk and self.microphone.listening
+        return (
+            self.user_speaking or holding or processing or speaking or self.tools.ledger.running or self.arbiter.asked
+        )
 
     # --- the connection ---------------------------------------------------------------------------
 
@@ -166,9 +177,9 @@ class _Conductor:
             return
         if self.view.connected:  # the news of the loss was about a connection that had just been replaced
             self._connection_gone()
-        self.epoch, self.successor = news.epoch, None
-        self.outbox.connect(news.control)
-        self.outbox.send(configure)
+        self.successor = None
+        self._move_to(news)
+        self.outbox.configure(configure)
 
     def _successor_event(self, news: LinkUp, event: object) -> None:
         """The new connection is configured: move to it, unless something is going on."""
@@ -179,13 +190,17 @@ class _Conductor:
         if isinstance(event, on.SessionUpdated) and (news.handover.forced or not in_progress):
             if in_progress:
                 self._connection_gone()
-            self.epoch = news.epoch
-            self.outbox.connect(news.control)
+            self._move_to(news)
             self._configured(event.session.id or "")
             news.handover.accepted = True
         else:
             news.control.close()
         news.handover.answered.set()
+
+    def _move_to(self, news: LinkUp) -> None:
+        self.epoch, self.remembers = news.epoch, news.remembers
+        self.outbox.connect(news.control)
+        self.utterances.connect(news.sent)
 
     def _link_down(self, news: LinkDown) -> None:
         if news.epoch != self.epoch:
@@ -200,14 +215,18 @@ class _Conductor:
 
     def _connection_gone(self) -> None:
         """Note what the user still waits for; what was under way will not be finished."""
-        # An utterance whose words never came is lost with the connection: there is nothing to answer.
+        self.utterances.connection_lost(self.outbox.now)
+        for item_id in self.utterances.wordless:
+            self.view.history.add(Item.user_audio(b"", id=item_id))
+            self.view.tracker.item_seen(item_id, self.outbox.now)
         last = next((entry for entry in reversed(list(self.view.history)) if entry.kind == "message"), None)
-        asked = last is not None and last.role == "user" and bool(last.text)
-        waiting = self.arbiter.asked or (self.view.phase is SessionState.PROCESSING and asked)
+        asked = last is not None and (last.item_id in self.utterances.wordless or (last.role == "user" and last.text))
+        ended = self.view.phase is SessionState.PROCESSING or self.microphone.respond_on_commit
+        waiting = self.arbiter.asked or bool(asked and ended)
         unheard = self.arbiter.active and self.speaking is not None and not self._words_of(self.speaking)
         self.response_owed = self.response_owed or waiting or unheard
         self.arbiter.on_connection_lost()
-        self.user_speaking = self.microphone.respond_on_commit = self.cancel_when_created = False
+        self.user_speaking = self.cancel_when_created = False
         if self.view.phase is SessionState.PROCESSING and not self.response_owed:
             self._settle()
         if self.speaking is not None and not self.speaking.done:
@@ -220,7 +239,7 @@ class _Conductor:
 
     def _configured(self, session_id: str) -> None:
         resumed = self.configured_epoch > 0
-        self.configured_epoch, self.view.connected = self.epoch, True
+        self.configured_epoch, self.view.connected, self.outbox.is_open = self.epoch, True, True
         self.view.session_id = session_id
         log.info("session.connected", session=session_id, resumed=resumed)
         self.outbox.emit(events.Connected(at=self.outbox.now, session_id=session_id, resumed=resumed))
@@ -232,13 +251,14 @@ class _Conductor:
             self.view.ready.set()
             if self.agent.greets_first:
                 self._respond(ResponseCreate())
-        self.microphone.set()
+            self.microphone.set()
 
     def _resume_conversation(self) -> None:
-        for event in replay(
-            self.view.history, self.tools.ledger.results, unfinished=self.barge_in.hold_back(self.speaking)
-        ):
+        for event in self._what_to_tell():
             self.outbox.send(event)
+        carried = self.utterances.carry_on(self.outbox.now)
+        self.microphone.carry_on(carried)
+        self.response_owed = self.response_owed and not carried
         postponed, self.postponed = self.postponed, []
         for command in postponed:
             self._command(command)
@@ -246,6 +266,16 @@ class _Conductor:
             self._respond(ResponseCreate())
         self.response_owed = False
         self._answer_if_owed()
+
+    def _what_to_tell(self) -> list[ClientEvent]:
+        if self.remembers and self.outbox.unconfirmed is not None:
+            return list(self.outbox.unconfirmed.values())
+        return replay(
+            self.view.history,
+            self.tools.ledger.results,
+            unfinished=self.barge_in.hold_back(self.speaking),
+            wordless=self.utterances.wordless,
+        )
 
     # --- what the server says ---------------------------------------------------------------------
 
@@ -260,6 +290,7 @@ class _Conductor:
                     events.ResponseAudio(at=self.outbox.now, turn=turn, item_id=event.item_id, pcm=event.delta)
                 )
             return
+        self.outbox.confirm(event)
         entry = self.view.history.apply(event)
         if entry is not None and entry.kind == "message":
             self.view.tracker.item_seen(entry.item_id, self.outbox.now)
@@ -272,16 +303,20 @@ class _Conductor:
             case RemoteProtocolError():
                 self.outbox.report(f"the server sent what is no event: {event.reason}", code=None, source="protocol")
             case on.InputAudioBufferSpeechStarted():
+                self.utterances.began(event.audio_start_ms)
                 self._speech_started(event.audio_start_ms)
             case on.InputAudioBufferSpeechStopped():
+                self.utterances.ended(event.item_id, event.audio_end_ms)
                 self._speech_stopped(event.audio_end_ms)
             case on.InputAudioBufferCommitted():
+                self.utterances.committed(event.item_id)
                 if self.microphone.respond_on_commit:
                     self.microphone.respond_on_commit = False
                     self._respond(ResponseCreate())
             case on.ConversationItemInputAudioTranscriptionDelta():
                 self._transcript("user", event.item_id, event.delta or "", final=False)
             case on.ConversationItemInputAudioTranscriptionCompleted():
+                self.utterances.words_known(event.item_id)
                 self._transcript("user", event.item_id, "", final=True)
                 if not event.transcript and self.view.phase is SessionState.PROCESSING:
                     self._settle()  # a noise: no answer will come
@@ -313,6 +348,7 @@ class _Conductor:
         if error.code == "conversation_already_has_active_response":
             self.arbiter.on_collision()
         if error.code == "input_audio_buffer_commit_empty":
+            self.utterances.refused()
             self.microphone.respond_on_commit = False
         if error.code not in HARMLESS_ERRORS:
             self.outbox.report(error.message or "unknown error", code=error.code or None, source="server")

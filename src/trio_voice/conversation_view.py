@@ -26,6 +26,8 @@ class ConversationView:
     """A server is there that has taken the configuration."""
     dropped_control: int = 0
     """Events for a server that was not there."""
+    lost_utterances: int = 0
+    """What the user said and a lost connection took with it."""
     turn_in_progress: bool = False
     """Somebody speaks, or an answer or a tool's result is awaited."""
     awaiting_server: bool = False

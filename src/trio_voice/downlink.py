@@ -15,7 +15,13 @@ import trio
 
 from trio_voice.channels import EventFanOut, FromServer, InboxItem, Play, PlaybackItem, offer
 from trio_voice.errors import WireLost
-from trio_voice.protocol import ResponseOutputAudioDelta, SessionConfig, SessionUpdated, decode_server_event
+from trio_voice.protocol import (
+    ResponseOutputAudioDelta,
+    SessionConfig,
+    SessionUpdated,
+    decode_server_event,
+)
+from trio_voice.protocol.server_events import ConversationCreated
 from trio_voice.protocol.turns import TurnNumbers
 
 if TYPE_CHECKING:
@@ -30,6 +36,8 @@ class Configuration:
     """It has accepted our settings."""
     expires_at: float | None = None
     """When it will end the session, in Unix seconds."""
+    conversation_id: str = ""
+    """By which it knows the conversation; empty while it has not said."""
 
     def take(self, session: SessionConfig) -> None:
         if session.expires_at:
@@ -66,6 +74,8 @@ async def run(
                         continue
                 elif isinstance(event, SessionUpdated):
                     configuration.take(event.session)
+                elif isinstance(event, ConversationCreated):
+                    configuration.conversation_id = event.conversation.id or ""
                 offer(inbox, FromServer(epoch, turn, event))
         except trio.WouldBlock:
             raise WireLost(

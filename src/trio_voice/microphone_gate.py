@@ -11,6 +11,7 @@ from trio_voice.agent import RealtimeAgent
 from trio_voice.config import SessionState
 from trio_voice.conversation_view import ConversationView
 from trio_voice.outbox import Outbox
+from trio_voice.protocol import InputAudioBufferAppend, InputAudioBufferCommit
 
 CLOSING_SILENCE_MS = 1500
 """Sent after listening stops: a server's voice detection waits for silence to end the utterance."""
@@ -45,6 +46,18 @@ class MicrophoneGate:
         self.outbox.emit(events.ListeningStopped(at=self.outbox.now))
         if self.view.phase is SessionState.LISTENING:
             self.view.phase = SessionState.CONNECTED
+
+    def carry_on(self, carried: bytes) -> None:
+        """A new connection, and `carried` of an utterance: go on with it, or, where the user has ended it, end it."""
+        if not carried:
+            self.respond_on_commit = False
+            self.set()
+            return
+        self.outbox.send(InputAudioBufferAppend(audio=carried))
+        push_to_talk = self.agent.turn_detection is None
+        if push_to_talk and not self.listening:
+            self.outbox.send(InputAudioBufferCommit())
+        self.set(tail_ms=0 if push_to_talk or self.listening else CLOSING_SILENCE_MS)
 
     def set(self, *, tail_ms: int = 0, commit: bool = False) -> None:
         """Tell the uplink how things stand. Before a server is configured it is told nothing: no sound is sent then."""

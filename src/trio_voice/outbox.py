@@ -6,11 +6,21 @@ from typing import Literal
 
 import attrs
 import trio
+from msgspec.structs import replace
 
 from trio_voice import events
 from trio_voice.channels import EventFanOut, PlaybackItem, Send, SetMicrophone, ToolItem, UplinkItem, offer
 from trio_voice.logs import log
-from trio_voice.protocol import ClientEvent
+from trio_voice.protocol import (
+    ClientEvent,
+    ConversationItemCreate,
+    ConversationItemDelete,
+    ConversationItemTruncate,
+    server_events as on,
+)
+
+UNCONFIRMED_CAPACITY = 256
+"""When full the oldest is forgotten: a server that confirms nothing must not cost memory for ever."""
 
 
 @attrs.define(eq=False)
@@ -22,8 +32,14 @@ class Outbox:
     fan_out: EventFanOut
     control: trio.MemorySendChannel[UplinkItem] | None = None
     """To the connection that is spoken to; None in an outage."""
+    is_open: bool = False
+    """Its server has taken the configuration. Before that nothing is said: what it has to know, a resume tells it."""
     dropped_control: int = 0
     """Events for a server that was not there."""
+    unconfirmed: dict[str, ClientEvent] | None = None
+    """Where the server keeps the conversation: changes of its items that it has not confirmed, by what confirms them.
+    None: it does not, and a resume tells it everything."""
+    _created: int = 0
 
     @property
     def now(self) -> float:
@@ -36,18 +52,57 @@ class Outbox:
 
     def send(self, event: ClientEvent) -> None:
         """To the server of this connection. In an outage it is dropped: a resume restores from the record instead."""
+        if self.unconfirmed is not None:
+            event = self._to_be_confirmed(event, self.unconfirmed)
+        if not self.is_open:
+            self.dropped_control += 1
+            return
         self._to_uplink(Send(event))
         if self.fan_out.wants_protocol:
             self.emit(events.ClientEventSent(at=self.now, event=event))
+
+    def _to_be_confirmed(self, event: ClientEvent, unconfirmed: dict[str, ClientEvent]) -> ClientEvent:
+        match event:
+            case ConversationItemCreate(item=item):
+                if not item.id:  # without an id of ours its confirmation could not be told from others
+                    self._created += 1
+                    item = replace(item, id=f"created_{self._created}")
+                    event = replace(event, item=item)
+                unconfirmed[f"conversation.item.added {item.id}"] = event
+            case ConversationItemTruncate(item_id=item_id):
+                unconfirmed[f"conversation.item.truncated {item_id}"] = event
+            case ConversationItemDelete(item_id=item_id):
+                unconfirmed[f"conversation.item.deleted {item_id}"] = event
+        if len(unconfirmed) > UNCONFIRMED_CAPACITY:
+            del unconfirmed[next(iter(unconfirmed))]
+        return event
+
+    def confirm(self, event: object) -> None:
+        """The server has carried out a change of an item."""
+        if self.unconfirmed is None:
+            return
+        match event:
+            case on.ConversationItemAdded() | on.ConversationItemCreated() | on.ConversationItemDone():
+                self.unconfirmed.pop(f"conversation.item.added {event.item.id}", None)
+            case on.ConversationItemTruncated():
+                self.unconfirmed.pop(f"conversation.item.truncated {event.item_id}", None)
+            case on.ConversationItemDeleted():
+                self.unconfirmed.pop(f"conversation.item.deleted {event.item_id}", None)
 
     def set_microphone(self, gate: Literal["open", "muted", "closed"], tail_ms: int, commit: bool) -> None:
         self._to_uplink(SetMicrophone(gate, tail_ms, commit))
 
     def connect(self, control: trio.MemorySendChannel[UplinkItem] | None) -> None:
-        """Speak to this connection from now on."""
+        """Speak to this connection from now on, once it is open."""
         if self.control is not None:
             self.control.close()
-        self.control = control
+        self.control, self.is_open = control, False
+
+    def configure(self, event: ClientEvent) -> None:
+        """The one thing that is said before the connection is open."""
+        self._to_uplink(Send(event))
+        if self.fan_out.wants_protocol:
+            self.emit(events.ClientEventSent(at=self.now, event=event))
 
     def _to_uplink(self, item: UplinkItem) -> None:
         if self.control is None:

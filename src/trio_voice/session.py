@@ -143,6 +143,7 @@ class RealtimeSession:
                         view=self._view,
                         agent=self.agent,
                         config=self.agent.session_config(self.audio_input, self.audio_output),
+                        native_resume=self.connection.native_resume,
                     )
                 )
                 nursery.start_soon(supervisor.run, self._link)
@@ -276,6 +277,7 @@ class RealtimeSession:
         at = self._ended_at if self._ended_at is not None else trio.current_time()
         dropped = {"frames": self._frames.dropped, "events": self._fan_out.dropped}
         dropped["control"] = self._view.dropped_control
+        dropped["utterances"] = self._view.lost_utterances
         dropped["stale_frames"] = self._link.uplink.stale_frames
         if self._buffer_statistics is not None:
             dropped["stale_samples"] = self._buffer_statistics.stale_samples

@@ -45,6 +45,7 @@ from trio_voice.logs import log
 from trio_voice.protocol.turns import TurnNumbers
 from trio_voice.restart_policy import Attempts, Backoff, rotation_delay_s
 from trio_voice.uplink import UplinkStatistics
+from trio_voice.utterances import SentAudio
 
 if TYPE_CHECKING:
     from trio_voice import wire
@@ -82,6 +83,8 @@ class Link:
     uplink: UplinkStatistics = attrs.Factory(UplinkStatistics)
     round_trips: RoundTrips = attrs.Factory(RoundTrips)
     turns: TurnNumbers = attrs.Factory(TurnNumbers)
+    conversation_id: str = ""
+    """Of the conversation that the server keeps, where it does: see `ConnectionOptions.native_resume`."""
 
     def tell(self, news: LinkUp | LinkDown) -> None:
         offer(self.inbox, news)
@@ -97,6 +100,7 @@ class _Connection:
     """One that is open, or was."""
 
     epoch: int
+    sent: SentAudio
     scope: trio.CancelScope = attrs.Factory(trio.CancelScope)
     configuration: Configuration = attrs.Factory(Configuration)
     opened_at: float = attrs.field(factory=trio.current_time)
@@ -203,9 +207,9 @@ async def _connect(link: Link, connections: trio.Nursery, handover: Handover | N
     Cancellation: the connection goes, unless the conversation has already moved to it.
     """
     link.epoch += 1
-    connection = _Connection(link.epoch)
+    connection = _Connection(link.epoch, SentAudio(link.audio_input.format, link.audio_input.utterance_capacity_ms))
     control: trio.MemorySendChannel[UplinkItem] = await connections.start(_live, link, connection)
-    link.tell(LinkUp(connection.epoch, control, handover))
+    link.tell(LinkUp(connection.epoch, control, connection.sent, handover, bool(link.conversation_id)))
     timeout_s = link.options.connect_timeout_ms / 1000
     is_ready = False
     try:
@@ -217,6 +221,8 @@ async def _connect(link: Link, connections: trio.Nursery, handover: Handover | N
                     await handover.answered.wait()
                 is_ready = handover is None or handover.accepted
                 nursery.cancel_scope.cancel()
+        if is_ready and link.options.native_resume:
+            link.conversation_id = connection.configuration.conversation_id or link.conversation_id
         if is_ready or handover is not None:
             return connection
         if connection.over.is_set():
@@ -250,13 +256,16 @@ async def _live(
             async with trio.open_nursery() as nursery:
                 stream = await link.open_stream() if link.open_stream is not None else None
                 timeout_s = link.options.connect_timeout_ms / 1000
-                pump = partial(wire.run, address_of(link.options), connect_timeout_s=timeout_s, stream=stream)
+                address = address_of(link.options, link.conversation_id)
+                pump = partial(wire.run, address, connect_timeout_s=timeout_s, stream=stream)
                 opened = await nursery.start(pump)
                 is_open = True
                 link.turns.start_connection()
                 playback = link.playback.clone() if link.playback is not None else None
                 frames = link.frames.clone() if link.frames is not None else None
-                send = partial(uplink.run, input_format=link.audio_input.format, statistics=link.uplink)
+                send = partial(
+                    uplink.run, sent=connection.sent, input_format=link.audio_input.format, statistics=link.uplink
+                )
                 nursery.start_soon(send, opened, control_items, frames)
                 task_status.started(control)
                 receive = partial(
@@ -278,13 +287,15 @@ def _gave_up(loss: WireLost, attempts: int) -> WireLost:
     return WireLost(reason, retryable=loss.retryable)
 
 
-def address_of(options: ConnectionOptions) -> wire.Address:
-    """The URL and the handshake's headers."""
+def address_of(options: ConnectionOptions, conversation_id: str = "") -> wire.Address:
+    """The URL and the handshake's headers. `conversation_id`: of the one to take up again."""
     from trio_voice import wire
 
     url = options.url
     if options.model is not None and "model=" not in urlsplit(url).query:
         url += ("&" if "?" in url else "?") + f"model={quote(options.model)}"
+    if conversation_id:
+        url += ("&" if "?" in url else "?") + f"conversation_id={quote(conversation_id)}"
     headers = list(options.headers)
     if options.api_key:
         headers.append(

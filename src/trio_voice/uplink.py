@@ -14,7 +14,8 @@ import trio
 from trio_voice.audio import AudioFormat, Frame
 from trio_voice.channels import Send, SetMicrophone, UplinkItem
 from trio_voice.errors import WireLost
-from trio_voice.protocol import InputAudioBufferAppend, InputAudioBufferCommit, encode
+from trio_voice.protocol import ClientEvent, InputAudioBufferAppend, InputAudioBufferCommit, encode
+from trio_voice.utterances import SentAudio
 
 if TYPE_CHECKING:
     from trio_voice.wire import Wire
@@ -34,6 +35,7 @@ async def run(
     control: trio.MemoryReceiveChannel[UplinkItem],
     frames: trio.MemoryReceiveChannel[Frame] | None,
     *,
+    sent: SentAudio,
     input_format: AudioFormat,
     statistics: UplinkStatistics,
 ) -> None:
@@ -44,10 +46,11 @@ async def run(
     Closes: its receiving ends.
     """
     gate = _Gate()
+    line = _Line(wire, sent)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_send_control, wire, control, gate)
+        nursery.start_soon(_send_control, line, control, gate)
         if frames is not None:
-            nursery.start_soon(_send_frames, wire, frames, gate, input_format, statistics)
+            nursery.start_soon(_send_frames, line, frames, gate, input_format, statistics)
 
 
 @attrs.define(eq=False)
@@ -69,21 +72,37 @@ class _Gate:
         self.is_set.set()
 
 
-async def _send_control(wire: Wire, control: trio.MemoryReceiveChannel[UplinkItem], gate: _Gate) -> None:
+@attrs.define(eq=False)
+class _Line:
+    """The way to the server; what the user said is noted as it goes by."""
+
+    wire: Wire
+    sent: SentAudio
+
+    async def send(self, event: ClientEvent) -> None:
+        # Noted first: what is cut off half way may have arrived, and must not be missing when it is given again.
+        if isinstance(event, InputAudioBufferAppend):
+            self.sent.append(event.audio)
+        elif isinstance(event, InputAudioBufferCommit):
+            self.sent.commit()
+        await self.wire.send(encode(event))
+
+
+async def _send_control(line: _Line, control: trio.MemoryReceiveChannel[UplinkItem], gate: _Gate) -> None:
     with control:
         async for item in control:
             match item:
                 case Send(event):
-                    await wire.send(encode(event))
+                    await line.send(event)
                 case SetMicrophone():
                     gate.apply(item)
                     if gate.frames_over:
-                        await _commit_if_due(wire, gate)
+                        await _commit_if_due(line, gate)
     raise WireLost("more was to be sent than the connection could take", retryable=True)
 
 
 async def _send_frames(
-    wire: Wire,
+    line: _Line,
     frames: trio.MemoryReceiveChannel[Frame],
     gate: _Gate,
     input_format: AudioFormat,
@@ -104,12 +123,12 @@ async def _send_frames(
                     pcm = bytes(len(pcm))
                 elif not gate.commit_due:
                     continue
-            await wire.send(encode(InputAudioBufferAppend(audio=pcm)))
+            await line.send(InputAudioBufferAppend(audio=pcm))
             statistics.sent_audio_ms += frame_ms
             if gate.tail_ms <= 0:
-                await _commit_if_due(wire, gate)
+                await _commit_if_due(line, gate)
     gate.frames_over = True
-    await _commit_if_due(wire, gate)
+    await _commit_if_due(line, gate)
 
 
 def _drain(frames: trio.MemoryReceiveChannel[Frame]) -> int:
@@ -122,7 +141,7 @@ def _drain(frames: trio.MemoryReceiveChannel[Frame]) -> int:
         drained += 1
 
 
-async def _commit_if_due(wire: Wire, gate: _Gate) -> None:
+async def _commit_if_due(line: _Line, gate: _Gate) -> None:
     if gate.commit_due:
         gate.commit_due = False
-        await wire.send(encode(InputAudioBufferCommit()))
+        await line.send(InputAudioBufferCommit())

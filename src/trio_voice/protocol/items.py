@@ -81,6 +81,11 @@ class Item(Struct, frozen=True, kw_only=True):
         return cls(type="message", role="user", content=[ContentPart("input_text", text=text)], id=id)
 
     @classmethod
+    def user_audio(cls, pcm: bytes, *, id: str | UnsetType = UNSET) -> Item:
+        """A message the user spoke, in the session's input format."""
+        return cls(type="message", role="user", content=[ContentPart("input_audio", audio=pcm)], id=id)
+
+    @classmethod
     def assistant_text(cls, text: str, *, id: str | UnsetType = UNSET) -> Item:
         """What the assistant said: speech too, since creating an item cannot carry the assistant's audio."""
         return cls(type="message", role="assistant", content=[ContentPart("output_text", text=text)], id=id)

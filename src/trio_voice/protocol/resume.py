@@ -1,12 +1,13 @@
 """What a new connection has to be told, so that the conversation goes on as if nothing had happened.
 
 Core ring: pure. The protocol has no resume of its own: the items are created again, as text. Assistant messages are
-restored as they were heard; calls with their results.
+restored as they were heard; calls with their results; an utterance whose words are not known yet with its sound.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from types import MappingProxyType
 
 from trio_voice.protocol.client_events import ClientEvent, ConversationItemCreate
 from trio_voice.protocol.history import Entry, History
@@ -20,10 +21,15 @@ NEVER_RUN = '{"error": "not run: the connection was lost"}'
 
 
 def replay(
-    history: History, results: Mapping[str, str | None], *, unfinished: Collection[str] = ()
+    history: History,
+    results: Mapping[str, str | None],
+    *,
+    unfinished: Collection[str] = (),
+    wordless: Mapping[str, bytes] = MappingProxyType({}),
 ) -> list[ClientEvent]:
     """The events that restore `history`, oldest item first. `results`: by call id, None for a tool still running;
-    `unfinished`: ids of items that are still being heard, left out until it is known how much of them was.
+    `unfinished`: ids of items that are still being heard, left out until it is known how much of them was; `wordless`:
+    by item id, the sound of what the user said and no words are known of.
 
     Outputs are taken from `results` and stand right behind their calls; where a tool is still running the output
     follows when it is there. Items keep their ids, but for outputs, which get new ones.
@@ -34,7 +40,7 @@ def replay(
             continue
         match entry.kind, entry.role:
             case "message", _:
-                events.extend(_message(entry))
+                events.extend(_message(entry, wordless))
             case "function_call", _:
                 call = Item.function_call(entry.call_id, entry.name, entry.arguments, id=entry.item_id)
                 events.append(ConversationItemCreate(item=call))
@@ -48,7 +54,9 @@ def replay(
     return events
 
 
-def _message(entry: Entry) -> list[ClientEvent]:
+def _message(entry: Entry, wordless: Mapping[str, bytes]) -> list[ClientEvent]:
+    if entry.item_id in wordless:
+        return [ConversationItemCreate(item=Item.user_audio(wordless[entry.item_id], id=entry.item_id))]
     text = entry.heard_text.strip()
     make = {"user": Item.user_text, "assistant": Item.assistant_text, "system": Item.system_text}.get(entry.role)
     if make is None or not text or text == CONTINUES:
