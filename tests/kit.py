@@ -155,6 +155,7 @@ async def call_peer(
     speaker: RecordingSpeaker | None = None,
     protocol: bool = False,
     connection: ConnectionOptions = ONE_CONNECTION,
+    **options: Any,
 ) -> AsyncIterator[Call]:
     """Connect a session to `handler`, which plays the server word by word; no microphone."""
     speaker = speaker or RecordingSpeaker()
@@ -177,6 +178,7 @@ async def call_peer(
             speaker=speaker,
             open_stream=open_stream,
             audio_output=NO_FADE,
+            **options,
         )
         stream = session.events(protocol=protocol)
         async with session:

@@ -153,12 +153,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/mutants", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one mutant of each invariant")
     parser.add_argument("--only", metavar="TEXT", help="mutants whose name holds TEXT")
+    parser.add_argument("--invariant", type=int, metavar="N", help="mutants of this one")
     options = parser.parse_args()
     invariants, mutants = load(Path(__file__).with_name("mutants.toml"))
     if options.quick:
         mutants = [mutant for mutant in mutants if mutant.quick]
     if options.only:
         mutants = [mutant for mutant in mutants if options.only in mutant.name]
+    if options.invariant:
+        mutants = [mutant for mutant in mutants if mutant.invariant == options.invariant]
     console, lock = Console(width=None if sys.stdout.isatty() else 160), threading.Lock()
 
     def run_one(mutant: Mutant) -> Outcome:
@@ -184,11 +187,11 @@ def main() -> int:
     if complaint:
         console.print(complaint, style="red", markup=False)
     missing = set(invariants) - {mutant.invariant for mutant in mutants}
-    if missing and not options.only:
+    if missing and not (options.only or options.invariant):
         console.print(f"no mutant for invariant {', '.join(map(str, sorted(missing)))}", style="red")
     bad = [outcome for outcome in outcomes if outcome.verdict != "caught"]
     console.print(f"{len(outcomes) - len(bad)} of {len(outcomes)} caught")
-    return int(bool(bad or complaint or (missing and not options.only)))
+    return int(bool(bad or complaint or (missing and not (options.only or options.invariant))))
 
 
 if __name__ == "__main__":

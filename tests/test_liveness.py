@@ -10,6 +10,7 @@ import trio
 from trio.testing import MockClock
 
 from kit import RATE_HZ, Peer, call, call_peer
+from test_session_peer import created, delta, done
 from trio_voice import AgentCapability, ConnectionOptions, RealtimeAgent, events
 from trio_voice.restart_policy import rotation_delay_s
 from trio_voice.server.scripted import Say, ScriptedBrain, marked_samples
@@ -100,6 +101,25 @@ async def test_an_answer_that_never_comes_is_not_awaited_for_ever(autojump_clock
         await on.next(events.PlaybackStart)
 
 
+async def test_any_byte_is_a_sign_of_life(autojump_clock: MockClock) -> None:
+    """A server too busy to answer pings, but not to talk."""
+
+    async def serve(peer: Peer) -> None:
+        await peer.configure()
+        # It reads nothing more, so its library stops at the second message and answers no ping.
+        while True:
+            await trio.sleep(3)
+            await peer.send({"type": "rate_limits.updated", "rate_limits": []})
+
+    async with call_peer(serve, connection=OPTIONS) as on:
+        for number in range(4):
+            await on.session.send_text(f"Message {number}.")
+        with trio.move_on_after(60):
+            lost = await on.events.wait_for(events.Reconnecting)
+            pytest.fail(f"given up: {lost.reason}")
+        assert on.session.metrics.round_trip_ms is None, "no ping was answered"
+
+
 async def test_a_quiet_connection_is_left_alone(autojump_clock: MockClock) -> None:
     async with call(ScriptedBrain(), connection=OPTIONS, listening=False) as on:
         await trio.sleep(200)
@@ -153,6 +173,36 @@ async def test_a_rotation_waits_for_the_turn_but_not_for_ever(autojump_clock: Mo
         assert 90 <= rotated.at - connected.at <= 100
         await on.events.wait_for(events.PlaybackEnd)
         assert int((on.heard != 0).sum()) == 200 * RATE_HZ, "what had arrived was heard to the end"
+
+
+async def test_a_handover_is_declined_when_a_turn_has_begun(autojump_clock: MockClock) -> None:
+    """The new connection is ready just when the user has asked for something: it goes, and another is tried later."""
+    clock, asked, connections = wall_clock(), trio.Event(), 0
+    session = {"type": "realtime", "id": "s", "expires_at": int(clock()) + 100}
+
+    async def serve(peer: Peer) -> None:
+        nonlocal connections
+        connections += 1
+        number = connections
+        await peer.receive("session.update")
+        if number == 2:
+            asked.set()
+            await trio.sleep(1)
+        await peer.send({"type": "session.updated", "session": session | {"id": f"s{number}"}})
+        if number == 1:
+            await peer.receive("response.create")
+            await trio.sleep(2)
+            await peer.send(created("r1"), delta("r1", 1, 100), done("r1"))
+        await peer.drain()
+
+    async with call_peer(serve, connection=OPTIONS, wall_clock=clock) as on:
+        await asked.wait()
+        await on.session.respond()
+        assert (await on.next(events.PlaybackEnd)).turn == 1
+        connected = [event for event in on.events._queue if isinstance(event, events.Connected)]
+        assert connected == [], "not yet"
+        assert (await on.next(events.Connected)).session_id == "s3"
+    assert connections == 3
 
 
 async def test_a_wrong_clock_causes_no_storm_of_rotations(autojump_clock: MockClock) -> None:
