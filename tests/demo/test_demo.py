@@ -15,7 +15,7 @@ import pytest
 
 from trio_voice.audio import Samples
 
-pytestmark = [pytest.mark.speech, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.speech, pytest.mark.timeout(400)]
 
 SILENCE_AMPLITUDE = 150
 
@@ -25,7 +25,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What one run wrote."""
     folder = tmp_path_factory.mktemp("demo")
     command = [sys.executable, "-m", "trio_voice", "demo", "--out", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=220, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=320, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
 
