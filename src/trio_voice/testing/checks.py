@@ -333,9 +333,12 @@ class Ear:
     position: int = 0
     _at: list[int] = attrs.Factory(list)
     _pcm: list[bytes] = attrs.Factory(list)
+    _silence: bytes = b""
 
     def write(self, pcm: bytes) -> None:
-        if pcm.count(0) != len(pcm):
+        if len(self._silence) != len(pcm):
+            self._silence = bytes(len(pcm))
+        if pcm != self._silence:
             self._at.append(self.position)
             self._pcm.append(pcm)
         self.position += len(pcm) // 2

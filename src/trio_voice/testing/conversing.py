@@ -15,14 +15,13 @@ from typing import Any, Literal, TypeAlias
 
 import attrs
 import trio
-from trio.testing import MockClock
 
 from trio_voice import supervisor
 from trio_voice.agent import RealtimeAgent
 from trio_voice.audio import AudioFormat
 from trio_voice.config import AudioInputConfig, AudioOutputConfig, ConnectionOptions, ConnectionState, SessionState
 from trio_voice.devices import OpenSpeaker, Pull
-from trio_voice.devices.wav import pulling
+from trio_voice.devices.wav import SoftwareSpeaker
 from trio_voice.errors import SessionEnded
 from trio_voice.events import ResponseEnd, ResponseStart
 from trio_voice.function_tools import FunctionTool, tool
@@ -36,6 +35,7 @@ from trio_voice.testing.direct import DIRECT_FAULTS, DirectServer, without_bytes
 from trio_voice.testing.faults import Fault, FaultKind
 from trio_voice.testing.people import MAX_TURNS, Action, Answers, Plan, PlannedFault, State, is_of_connecting
 from trio_voice.testing.server import FaultyServer, memory_server
+from trio_voice.testing.virtual_time import VirtualClock
 
 RATE_HZ = 24_000
 FRAME_MS = 20
@@ -78,7 +78,8 @@ def converse(plan: Plan, *, wire: Wire = "websocket") -> Outcome:
     if is_direct:
         plan = attrs.evolve(plan, faults=tuple(f for f in plan.faults if f.fault.kind in DIRECT_FAULTS), block_ms=200)
     with _repeatable(plan.seed), without_bytes() if is_direct else nullcontext():
-        outcome = trio.run(_hold, plan, is_direct, clock=MockClock(autojump_threshold=0))
+        clock = VirtualClock()
+        outcome = trio.run(_hold, plan, is_direct, clock, clock=clock)
     return attrs.evolve(outcome, wall_s=time.process_time() - began_at)
 
 
@@ -103,7 +104,7 @@ def _repeatable(seed: int) -> Iterator[None]:
         _run._ALLOW_DETERMINISTIC_SCHEDULING = before  # type: ignore[misc]
 
 
-async def _hold(plan: Plan, is_direct: bool) -> Outcome:
+async def _hold(plan: Plan, is_direct: bool, clock: VirtualClock) -> Outcome:
     tasks_before = trio.lowlevel.current_statistics().tasks_living
     answers, ear = Answers(plan.seed), Ear()
     watch = Watch(ear)
@@ -120,12 +121,12 @@ async def _hold(plan: Plan, is_direct: bool) -> Outcome:
     watch.frame_ms = chunk_ms
     async with memory_server(brain, settings=settings, rng=rng, kind=kind) as server, trio.open_nursery() as nursery:
         server.watch = watch.message
-        microphone = _Microphone()
+        microphone = _Microphone(sleep_until=clock.sleep_until)
         session = RealtimeSession(
             RealtimeAgent(tools=_tools(watch), turn_detection=None if plan.push_to_talk else TurnDetection()),
             connection=ConnectionOptions(url="ws://memory/v1/realtime", model=None),
             microphone=microphone,
-            speaker=_Speaker(ear, plan.block_ms, plan.latency_ms),
+            speaker=_Speaker(clock, ear, plan.block_ms, plan.latency_ms),
             audio_input=AudioInputConfig(chunk_ms=chunk_ms),
             audio_output=AudioOutputConfig(prebuffer_ms=plan.prebuffer_ms, fade_ms=0),
             open_stream=server.open_stream,
@@ -422,6 +423,9 @@ class _Microphone(ScriptedMicrophone):
 
 @attrs.define(eq=False)
 class _Speaker:
+    """Pulls at each tick of the clock, outside of every task, as a sound card does."""
+
+    clock: VirtualClock
     ear: Ear
     block_ms: int
     latency_ms: int
@@ -429,6 +433,6 @@ class _Speaker:
 
     @asynccontextmanager
     async def open(self, audio_format: AudioFormat, pull: Pull) -> AsyncIterator[OpenSpeaker]:
-        opened: Any = pulling(audio_format, pull, self.block_ms, self.ear.write, latency_ms=self.latency_ms)
-        async with opened as speaker:
-            yield speaker
+        block_samples, write = audio_format.samples_of_ms(self.block_ms), self.ear.write
+        with self.clock.every(self.block_ms / 1000, lambda: write(pull(block_samples))):
+            yield SoftwareSpeaker(audio_format.samples_of_ms(self.latency_ms))
