@@ -75,6 +75,15 @@ def without_bytes() -> Iterator[None]:
             setattr(module, name, value)
 
 
+async def _next(channel: trio.MemoryReceiveChannel[str]) -> str:
+    """What has arrived is had without a pass of Trio's loop: there are a few messages in a row, never a flood."""
+    await trio.lowlevel.checkpoint_if_cancelled()
+    try:
+        return channel.receive_nowait()
+    except trio.WouldBlock:
+        return await channel.receive()
+
+
 class DirectWire:
     """The client's end, in place of a `Wire` and of the stream beneath it."""
 
@@ -88,7 +97,7 @@ class DirectWire:
         self.struck: list[Fault] = []
 
     async def send(self, text: str) -> None:
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint_if_cancelled()
         if self.is_lost:
             raise self.loss
         if not self.is_dead:
@@ -96,7 +105,7 @@ class DirectWire:
 
     async def receive(self) -> str:
         try:
-            text = await self.at_client.receive()
+            text = await _next(self.at_client)
         except trio.EndOfChannel:
             raise self.loss from None
         self.last_received_at = self.last_message_at = trio.current_time()
@@ -162,7 +171,7 @@ class _DirectConnection(ServedConnection):
 
     async def receive(self) -> str | None:
         try:
-            text: str = await self.client_end.at_server.receive()
+            text = await _next(self.client_end.at_server)
         except trio.EndOfChannel:
             return None
         self._watch(self, "received", text)
@@ -177,7 +186,7 @@ class _DirectConnection(ServedConnection):
         await trio.lowlevel.checkpoint()
 
     async def _say(self, text: str) -> None:
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint_if_cancelled()
         if not self.client_end.is_lost and not self.client_end.is_dead:
             self.client_end.to_client.send_nowait(text)
 
