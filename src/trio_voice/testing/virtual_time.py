@@ -1,9 +1,9 @@
 """Trio's clock for a simulation: it jumps to whatever is due next as soon as nothing can run.
 
-As `trio.testing.MockClock(autojump_threshold=0)`, but at a third of the cost: the jump takes no pass of Trio's loop, and
-what happens many times a second for hours, a frame of the microphone or a block of the loudspeaker, needs neither a
-cancel scope nor, for the loudspeaker, a task. The invariant: what is due happens in the order of its time, and of two
-that are due at once the one that was asked for first. Like `MockClock` it does not see threads or sockets.
+As `trio.testing.MockClock(autojump_threshold=0)`, but for less: the jump takes no pass of Trio's loop, and what happens
+many times a second for hours, a frame of the microphone or a block of the loudspeaker, needs neither a cancel scope
+nor, for the loudspeaker, a task. The invariant: what is due happens in the order of its time, and of two that are due
+at once the one that was asked for first. Like `MockClock` it does not see threads or sockets.
 """
 
 from __future__ import annotations
