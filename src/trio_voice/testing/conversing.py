@@ -75,12 +75,13 @@ def converse(plan: Plan, *, wire: Wire = "websocket") -> Outcome:
     """Hold the conversation of `plan`."""
     began_at = time.process_time()
     is_direct = wire == "direct"
+    held = plan
     if is_direct:
-        plan = attrs.evolve(plan, faults=tuple(f for f in plan.faults if f.fault.kind in DIRECT_FAULTS), block_ms=200)
+        held = attrs.evolve(plan, faults=tuple(f for f in plan.faults if f.fault.kind in DIRECT_FAULTS), block_ms=200)
     with _repeatable(plan.seed), without_bytes() if is_direct else nullcontext():
         clock = VirtualClock()
-        outcome = trio.run(_hold, plan, is_direct, clock, clock=clock)
-    return attrs.evolve(outcome, wall_s=time.process_time() - began_at)
+        outcome = trio.run(_hold, held, is_direct, clock, clock=clock)
+    return attrs.evolve(outcome, plan=plan, wall_s=time.process_time() - began_at)
 
 
 @contextmanager
