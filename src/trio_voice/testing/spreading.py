@@ -11,7 +11,7 @@ import logging
 import multiprocessing
 import signal
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ProcessPoolExecutor
 from typing import TypeVar
 
@@ -31,7 +31,7 @@ def _devote_worker() -> None:
     devote_process()
 
 
-def spread(work: Callable[[T], R], items: Iterable[T], jobs: int) -> Iterator[R]:
+def spread(work: Callable[[T], R], items: Iterable[T], jobs: int) -> Generator[R, None, None]:
     """`work` of each item, in order, by `jobs` processes; by this one if that is 1. Close it to end them all.
 
     `items` may be endless: they are taken as they are needed, and a few ahead. Raises: what `work` does.
