@@ -31,7 +31,7 @@ from trio_voice.server.server_settings import ServerSettings
 from trio_voice.session import RealtimeSession
 from trio_voice.testing.checks import CLOSING_S, CheapDetector, Ear, Violation, Watch
 from trio_voice.testing.devices import ScriptedMicrophone
-from trio_voice.testing.direct import DIRECT_FAULTS, DirectServer, without_bytes
+from trio_voice.testing.direct import DIRECT_FAULTS, DIRECT_FRAME_MS, DirectServer, without_bytes
 from trio_voice.testing.faults import Fault, FaultKind
 from trio_voice.testing.people import MAX_TURNS, Action, Answers, Plan, PlannedFault, State, is_of_connecting
 from trio_voice.testing.server import FaultyServer, memory_server
@@ -39,8 +39,6 @@ from trio_voice.testing.virtual_time import VirtualClock
 
 RATE_HZ = 24_000
 FRAME_MS = 20
-DIRECT_FRAME_MS = 200
-"""Without bytes it is the number of frames that costs time, and nothing is looked for that depends on it."""
 SPEECH = tone(440, 5000, RATE_HZ).tobytes()
 SILENT_S = 8.0
 """With nothing going on for this long a conversation has come to rest."""
@@ -307,7 +305,7 @@ class _Weather:
     def look(self) -> None:
         """Whether a planned fault is due in this state. Called with every frame and every event."""
         now = trio.current_time() - self._began_at
-        if not self._due or now < self._next_at or not self.entered or self.closing:
+        if not self._due or now < max(self._next_at, self._due[0].at_s) or not self.entered or self.closing:
             return
         state = self.state
         for planned in self._due:

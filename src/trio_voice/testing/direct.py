@@ -17,7 +17,7 @@ from trio_voice import downlink, uplink, wire
 from trio_voice.errors import WireLost
 from trio_voice.protocol import InputAudioBufferAppend, ResponseOutputAudioDelta, decode_server_event, encode
 from trio_voice.protocol.codec import decode_client_event
-from trio_voice.server import connection, outbox
+from trio_voice.server import connection, outbox, responses
 from trio_voice.testing.faults import FATAL_FAULTS, Fault, FaultKind
 from trio_voice.testing.server import Direction, FaultyServer, ServedConnection
 
@@ -29,6 +29,11 @@ DIRECT_FAULTS: frozenset[FaultKind] = frozenset(
     )
 )  # fmt: skip
 """Those that can happen where there are no bytes."""
+
+
+DIRECT_FRAME_MS = 200
+"""Of sound in both directions: it is the number of pieces that costs time, and nothing is looked for that depends on
+their size."""
 
 
 class Carried(str):
@@ -64,6 +69,7 @@ def without_bytes() -> Iterator[None]:
         (outbox, "encode", _carry(encode)),
         (downlink, "decode_server_event", _unpack(decode_server_event)),
         (connection, "decode_client_event", _unpack(decode_client_event)),
+        (responses, "DELTA_MS", DIRECT_FRAME_MS),
     ]
     before = [(module, name, getattr(module, name)) for module, name, _ in places]
     for module, name, value in places:

@@ -15,12 +15,15 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ProcessPoolExecutor
 from typing import TypeVar
 
+from trio_voice import logs
+
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 def devote_process() -> None:
     """Make this process one for simulations: no log; cycles are looked for seldom, and not in the modules."""
+    logs.prepare()  # now, not in the first conversation
     logging.getLogger("trio_voice").setLevel(logging.CRITICAL)
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
