@@ -408,3 +408,23 @@ class CheapDetector(LoudnessDetector):
 
     def probability(self, window: np.ndarray[Any, np.dtype[np.int16]]) -> float:
         return 1.0 if max(window[len(window) // 2 :: 37].tolist()) > 500 else 0.0
+
+
+SILENCE = bytes(1 << 16)
+
+
+class CheapResampler:
+    """In place of the filter before the detector: of three samples at 24 kHz it keeps two. Silence stays silence."""
+
+    def __init__(self, from_hz: int, to_hz: int) -> None:
+        assert 2 * from_hz == 3 * to_hz, "it does nothing else"
+        self._rest = b""
+
+    def convert(self, pcm: bytes) -> bytes:
+        """The next chunk at the other rate, but for what is less than three samples."""
+        whole = self._rest + pcm if self._rest else pcm
+        triples = len(whole) // 6
+        self._rest = whole[6 * triples :]
+        if whole == SILENCE[: len(whole)]:
+            return bytes(4 * triples)
+        return np.frombuffer(whole, "<i2", 3 * triples).reshape(triples, 3)[:, :2].tobytes()

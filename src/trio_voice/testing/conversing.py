@@ -26,10 +26,11 @@ from trio_voice.errors import SessionEnded
 from trio_voice.events import ResponseEnd, ResponseStart
 from trio_voice.function_tools import FunctionTool, tool
 from trio_voice.protocol import TurnDetection
+from trio_voice.server import input_audio
 from trio_voice.server.scripted import ScriptedBrain, tone
 from trio_voice.server.server_settings import ServerSettings
 from trio_voice.session import RealtimeSession
-from trio_voice.testing.checks import CLOSING_S, CheapDetector, Ear, Violation, Watch
+from trio_voice.testing.checks import CLOSING_S, CheapDetector, CheapResampler, Ear, Violation, Watch
 from trio_voice.testing.devices import ScriptedMicrophone
 from trio_voice.testing.direct import DIRECT_FAULTS, DIRECT_FRAME_MS, DirectServer, without_bytes
 from trio_voice.testing.faults import Fault, FaultKind
@@ -76,7 +77,7 @@ def converse(plan: Plan, *, wire: Wire = "websocket") -> Outcome:
     held = plan
     if is_direct:
         held = attrs.evolve(plan, faults=tuple(f for f in plan.faults if f.fault.kind in DIRECT_FAULTS), block_ms=200)
-    with _repeatable(plan.seed), without_bytes() if is_direct else nullcontext():
+    with _repeatable(plan.seed), _cheap_hearing(), without_bytes() if is_direct else nullcontext():
         clock = VirtualClock()
         outcome = trio.run(_hold, held, is_direct, clock, clock=clock)
     return attrs.evolve(outcome, plan=plan, wall_s=time.process_time() - began_at)
@@ -101,6 +102,18 @@ def _repeatable(seed: int) -> Iterator[None]:
     finally:
         supervisor.run = run
         _run._ALLOW_DETERMINISTIC_SCHEDULING = before  # type: ignore[misc]
+
+
+@contextmanager
+def _cheap_hearing() -> Iterator[None]:
+    """Scripted people are loud or mute: the server needs no filter to hear which."""
+    place, name = input_audio, "StreamResampler"
+    before = getattr(place, name)
+    setattr(place, name, CheapResampler)
+    try:
+        yield
+    finally:
+        setattr(place, name, before)
 
 
 async def _hold(plan: Plan, is_direct: bool, clock: VirtualClock) -> Outcome:
