@@ -7,7 +7,7 @@ import trio
 from hypothesis import given, strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from trio_voice.channels import EVENTS_CAPACITY, DropOldest, EventFanOut, EventStream
+from trio_voice.channels import EVENTS_CAPACITY, DropOldest, EventFanOut, EventStream, at_hand
 from trio_voice.errors import SessionEnded
 from trio_voice.events import (
     Connected,
@@ -217,6 +217,30 @@ async def test_every_listener_gets_every_event_and_only_those_it_asked_for() -> 
     assert await all_of(plain) == await all_of(other) == [word(1), word(2)]
     assert await all_of(hears) == [word(1), audio(1), word(2)]
     assert await all_of(looks) == [word(1), raw, word(2)]
+
+
+async def test_a_listener_to_some_names_gets_those_as_soon_as_it_asks() -> None:
+    fan_out = EventFanOut()
+    picky, names = fan_out.subscribe(), set[str]()
+    picky.only = names
+    fan_out.emit(word(1))
+    names.add("speech_start")
+    for event in (word(2), ListeningStarted(at=0.0), word(3)):
+        fan_out.emit(event)
+    fan_out.close()
+    assert await all_of(picky) == [word(2), word(3)]
+    assert picky.dropped_events == 0
+
+
+@given(st.lists(st.integers(), max_size=20), st.booleans())
+def test_what_is_at_hand_comes_in_order_and_is_not_waited_for(items: list[int], closed: bool) -> None:
+    send, receive = trio.open_memory_channel[int](20)
+    for item in items:
+        send.send_nowait(item)
+    if closed:
+        send.close()
+    assert list(at_hand(receive)) == items
+    assert list(at_hand(receive)) == []
 
 
 async def test_drops_of_all_listeners_are_counted_and_one_slow_listener_costs_the_other_nothing() -> None:

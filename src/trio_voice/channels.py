@@ -18,6 +18,7 @@ that falls behind can cost a connection or a frame, never a deadlock, and the do
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Container, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Generic, Literal, TypeAlias, TypeVar
 
@@ -252,6 +253,16 @@ def offer(channel: trio.MemorySendChannel[T], item: T) -> None:
         channel.send_nowait(item)
 
 
+def at_hand(channel: trio.MemoryReceiveChannel[T]) -> Iterator[T]:
+    """What waits in the channel, without waiting: of a burst, each item but the first is had without a hop."""
+    while True:
+        try:
+            item = channel.receive_nowait()
+        except (trio.WouldBlock, trio.EndOfChannel):
+            return
+        yield item
+
+
 class DropOldest(Generic[T]):
     """The sending side of a memory channel that makes room by dropping the oldest item, and counts it.
 
@@ -300,6 +311,8 @@ class EventStream:
     def __init__(self, *, audio: bool = False, protocol: bool = False, capacity: int = EVENTS_CAPACITY) -> None:
         self.audio = audio
         self.protocol = protocol
+        self.only: Container[str] | None = None
+        """The names of the events that are wanted; None: all."""
         self.dropped_events = 0
         self._queue: deque[SessionEvent] = deque()
         self._capacity = capacity
@@ -387,7 +400,8 @@ class EventFanOut:
         """Never waits."""
         is_audio, is_protocol = isinstance(event, ResponseAudio), isinstance(event, PROTOCOL_EVENTS)
         for stream in self._streams:
-            if (stream.audio or not is_audio) and (stream.protocol or not is_protocol):
+            asked_for = stream.only is None or event.name in stream.only
+            if asked_for and (stream.audio or not is_audio) and (stream.protocol or not is_protocol):
                 stream.put(event)
 
     def pass_by(self, turn: int, item_id: str, pcm: bytes) -> bool:

@@ -33,6 +33,7 @@ from trio_voice.channels import (
     ToolStarted,
     TurnPlayed,
     TurnStarted,
+    at_hand,
 )
 from trio_voice.config import SessionState
 from trio_voice.conversation_view import ConversationView
@@ -85,6 +86,8 @@ async def run(
         with inbox:
             async for item in inbox:
                 conductor.take(item)
+                for waiting in at_hand(inbox):
+                    conductor.take(waiting)
     finally:
         outbox.close()
 

@@ -21,6 +21,7 @@ from trio_voice.channels import (
     PlaybackItem,
     TurnPlayed,
     TurnStarted,
+    at_hand,
     offer,
 )
 from trio_voice.config import AudioOutputConfig
@@ -65,6 +66,8 @@ async def run(
             nursery.start_soon(_raise_failure, device)
             async for item in inbox:
                 voice.apply(item)
+                for waiting in at_hand(inbox):
+                    voice.apply(waiting)
             nursery.cancel_scope.cancel()
 
 

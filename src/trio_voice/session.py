@@ -90,6 +90,7 @@ class RealtimeSession:
         self._fan_out = EventFanOut()
         self._callbacks: dict[str, list[Callable[[Any], Any]]] = {}
         self._callback_stream = self._fan_out.subscribe()
+        self._callback_stream.only = self._callbacks
         self._waiting: set[Command] = set()
         self._lifetime: AbstractAsyncContextManager[None] | None = None
         self._ended_at: float | None = None

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import logging
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -12,12 +18,16 @@ import attrs
 import pytest
 import trio
 
-from trio_voice import WireLost, downlink, supervisor, wire
+from trio_voice import WireLost, downlink, supervisor, uplink, wire
+from trio_voice.channels import FromServer, offer
 from trio_voice.conversation import _Conductor
 from trio_voice.playback_buffer import PlaybackBuffer
+from trio_voice.protocol.server_events import ResponseCreated, SessionUpdated
+from trio_voice.protocol.turns import ResponseArbiter
 from trio_voice.testing import conversing, simulate
 from trio_voice.testing.faults import Fault
 from trio_voice.testing.people import Action, Plan, PlannedFault, plan_of
+from trio_voice.testing.spreading import spread
 from trio_voice.tool_ledger import ToolLedger
 
 Patch = pytest.MonkeyPatch
@@ -46,7 +56,7 @@ def planned(kind: Any, state: Any, at_s: float = 3.0, **more: Any) -> PlannedFau
 
 
 def plan(*faults: PlannedFault, seed: int = 3, **more: Any) -> Plan:
-    return Plan(seed, 0.5, TALK, faults, push_to_talk=True, **more)
+    return Plan(seed, 0.5, TALK, faults, **{"push_to_talk": True, **more})
 
 
 def rules(outcome: conversing.Outcome) -> set[str]:
@@ -73,6 +83,35 @@ def test_without_bytes_a_broken_rule_is_found(monkeypatch: Patch) -> None:
 def test_a_seed_replays_to_the_sample() -> None:
     one, other = (conversing.converse(plan_of(11, 0.4)) for _ in range(2))
     assert attrs.evolve(one, wall_s=0) == attrs.evolve(other, wall_s=0)
+
+
+def test_in_two_processes_it_is_the_same() -> None:
+    one, two = (
+        simulate.simulate(0.02, seed=5, minutes=0.15, wire="direct", say=lambda line: None, jobs=jobs)
+        for jobs in (1, 2)
+    )
+    assert one.conversations >= 3
+    assert attrs.asdict(attrs.evolve(one, wall_s=0)) == attrs.asdict(attrs.evolve(two, wall_s=0))
+
+
+def test_nothing_is_left_of_the_processes_when_a_conversation_is_enough() -> None:
+    before = multiprocessing.active_children()
+    with contextlib.closing(spread(abs, itertools.count(-3), 2)) as results:
+        assert list(itertools.islice(results, 5)) == [3, 2, 1, 0, 1]
+    assert multiprocessing.active_children() == before
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_ctrl_c_ends_it_with_the_table_so_far(jobs: str) -> None:
+    command = [sys.executable, "-m", "trio_voice.testing.simulate", "--hours", "1000", "--jobs", jobs]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, process_group=0) as process:
+        assert process.stdout is not None
+        assert "1000 virtual hours" in process.stdout.readline()
+        os.killpg(process.pid, signal.SIGINT)
+        said = process.stdout.read()
+    assert process.returncode == simulate.INTERRUPTED
+    assert "virtual hours" in said
+    assert "interrupted" in said
 
 
 # --- each rule, broken ----------------------------------------------------------------------------
@@ -156,8 +195,44 @@ def it_breaks(patch: Patch) -> None:
     patch.setattr(_Conductor, "_link_down", broken)
 
 
+def the_microphone_waits_for_the_connection(patch: Patch) -> None:
+    patch.setattr(uplink, "_drain", lambda frames: 0)
+
+
+def an_old_connection_is_believed(patch: Patch) -> None:
+    """Its last answer begins again on the next connection, as if it were one of that."""
+    began: dict[int, FromServer] = {}
+
+    def late(channel: Any, item: Any) -> None:
+        offer(channel, item)
+        if isinstance(item, FromServer) and isinstance(item.event, ResponseCreated):
+            began[item.epoch] = item
+        old = began.get(item.epoch - 1) if isinstance(item, FromServer) else None
+        if old is not None and isinstance(item.event, SessionUpdated):
+            offer(channel, attrs.evolve(old, epoch=item.epoch, turn=(old.turn or 0) + 1))
+
+    patch.setattr("trio_voice.downlink.offer", late)
+
+
+def the_end_of_an_answer_is_cut(patch: Patch) -> None:
+    end = PlaybackBuffer.end
+
+    def cutting(self: PlaybackBuffer, turn: int) -> None:
+        end(self, turn)
+        self._chunks.clear()
+        self._queued_samples = 0
+
+    patch.setattr(PlaybackBuffer, "end", cutting)
+
+
+def an_answer_is_awaited_for_ever(patch: Patch) -> None:
+    patch.setattr(ResponseArbiter, "on_connection_lost", lambda self: None)
+
+
 DUPLICATES = (planned("duplicates", "listening", 0.0),)
 RESET = (planned("reset", "responding"), planned("reset", "listening", 7.0))
+
+LISTENING = (planned("reset", "user speaking"), planned("drop", "listening", 7.0))
 
 BREAKS: list[tuple[str, Callable[[Patch], None], tuple[PlannedFault, ...]]] = [
     ("zero stale samples", no_turn_floor, ()),
@@ -171,6 +246,10 @@ BREAKS: list[tuple[str, Callable[[Patch], None], tuple[PlannedFault, ...]]] = [
     ("bounded closing", closing_takes_long, (planned("never_answers_close", "closing"),)),
     ("ends with WireLost", it_gives_up, RESET),
     ("ends with WireLost", it_breaks, RESET),
+    ("heard ≤ received", more_heard_than_sent, ()),
+    ("nothing of an old epoch", an_old_connection_is_believed, RESET),
+    ("every sample of a turn", the_end_of_an_answer_is_cut, ()),
+    ("the conversation goes on", an_answer_is_awaited_for_ever, RESET),
 ]
 
 
@@ -185,6 +264,13 @@ def test_a_broken_rule_is_found(
 ) -> None:
     break_it(monkeypatch)
     assert rule in rules(conversing.converse(plan(*faults)))
+
+
+def test_sound_that_waited_for_the_connection_is_found(monkeypatch: Patch) -> None:
+    """Where the microphone is open when the connection is lost."""
+    assert rules(conversing.converse(plan(*LISTENING, push_to_talk=False))) == set()
+    the_microphone_waits_for_the_connection(monkeypatch)
+    assert "stale microphone" in rules(conversing.converse(plan(*LISTENING, push_to_talk=False)))
 
 
 def test_a_violation_is_told_made_smaller_and_ends_with_one(monkeypatch: Patch) -> None:

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from trio_voice.audio import BYTES_PER_SAMPLE, AudioFormat, StreamResampler, decode_g711, samples_of
 from trio_voice.server.brain import VAD_RATE_HZ, VAD_WINDOW_SAMPLES
 
@@ -94,4 +92,4 @@ class InputAudio:
 
     def _index(self, at_ms: float) -> int:
         sample = round((at_ms - self._origin_ms) * self.rate_hz / 1000) - self._dropped_samples
-        return int(np.clip(sample, 0, self.held_samples))
+        return max(0, min(sample, self.held_samples))

@@ -19,6 +19,7 @@ from trio_voice.protocol.codec import encode
 from trio_voice.protocol.server_events import ServerEvent
 
 ID_ALPHABET = string.ascii_letters + string.digits
+ID_OF_BYTE = bytes(ord(ID_ALPHABET[byte % len(ID_ALPHABET)]) for byte in range(256))
 ID_LENGTH = 21
 ROOM_FRAMES = 64
 """Deltas wait while this many frames are queued: 6.4 s of sound in deltas of 100 ms."""
@@ -34,11 +35,15 @@ class Ids:
         self._rng = rng
 
     def new(self, prefix: str) -> str:
-        return f"{prefix}_{''.join(self._rng.choices(ID_ALPHABET, k=ID_LENGTH))}"
+        return f"{prefix}_{self._letters(ID_LENGTH)}"
 
     def padding(self, text: str) -> str:
         """The `obfuscation` of a delta: makes its length say less about its words."""
-        return "".join(self._rng.choices(ID_ALPHABET, k=16 - len(text) % 16))
+        return self._letters(16 - len(text) % 16)
+
+    def _letters(self, count: int) -> str:
+        # Some letters are a little more frequent than others; `choices` costs five times as much.
+        return self._rng.randbytes(count).translate(ID_OF_BYTE).decode()
 
 
 class Outbox:

@@ -11,36 +11,35 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager, nullcontext
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import attrs
 import trio
-from trio.testing import MockClock
 
 from trio_voice import supervisor
 from trio_voice.agent import RealtimeAgent
 from trio_voice.audio import AudioFormat
 from trio_voice.config import AudioInputConfig, AudioOutputConfig, ConnectionOptions, ConnectionState, SessionState
 from trio_voice.devices import OpenSpeaker, Pull
-from trio_voice.devices.wav import pulling
+from trio_voice.devices.wav import SoftwareSpeaker
 from trio_voice.errors import SessionEnded
 from trio_voice.events import ResponseEnd, ResponseStart
 from trio_voice.function_tools import FunctionTool, tool
 from trio_voice.protocol import TurnDetection
+from trio_voice.server import input_audio
 from trio_voice.server.scripted import ScriptedBrain, tone
 from trio_voice.server.server_settings import ServerSettings
 from trio_voice.session import RealtimeSession
-from trio_voice.testing.checks import CLOSING_S, CheapDetector, Ear, Violation, Watch
+from trio_voice.testing.checks import CLOSING_S, CheapDetector, CheapResampler, Ear, Violation, Watch
 from trio_voice.testing.devices import ScriptedMicrophone
-from trio_voice.testing.direct import DIRECT_FAULTS, DirectServer, without_bytes
+from trio_voice.testing.direct import DIRECT_FAULTS, DIRECT_FRAME_MS, DirectServer, without_bytes
 from trio_voice.testing.faults import Fault, FaultKind
 from trio_voice.testing.people import MAX_TURNS, Action, Answers, Plan, PlannedFault, State, is_of_connecting
 from trio_voice.testing.server import FaultyServer, memory_server
+from trio_voice.testing.virtual_time import VirtualClock
 
 RATE_HZ = 24_000
 FRAME_MS = 20
-DIRECT_FRAME_MS = 200
-"""Without bytes it is the number of frames that costs time, and nothing is looked for that depends on it."""
 SPEECH = tone(440, 5000, RATE_HZ).tobytes()
 SILENT_S = 8.0
 """With nothing going on for this long a conversation has come to rest."""
@@ -75,11 +74,13 @@ def converse(plan: Plan, *, wire: Wire = "websocket") -> Outcome:
     """Hold the conversation of `plan`."""
     began_at = time.process_time()
     is_direct = wire == "direct"
+    held = plan
     if is_direct:
-        plan = attrs.evolve(plan, faults=tuple(f for f in plan.faults if f.fault.kind in DIRECT_FAULTS), block_ms=200)
-    with _repeatable(plan.seed), without_bytes() if is_direct else nullcontext():
-        outcome = trio.run(_hold, plan, is_direct, clock=MockClock(autojump_threshold=0))
-    return attrs.evolve(outcome, wall_s=time.process_time() - began_at)
+        held = attrs.evolve(plan, faults=tuple(f for f in plan.faults if f.fault.kind in DIRECT_FAULTS), block_ms=200)
+    with _repeatable(plan.seed), _cheap_hearing(), without_bytes() if is_direct else nullcontext():
+        clock = VirtualClock()
+        outcome = trio.run(_hold, held, is_direct, clock, clock=clock)
+    return attrs.evolve(outcome, plan=plan, wall_s=time.process_time() - began_at)
 
 
 @contextmanager
@@ -103,7 +104,19 @@ def _repeatable(seed: int) -> Iterator[None]:
         _run._ALLOW_DETERMINISTIC_SCHEDULING = before  # type: ignore[misc]
 
 
-async def _hold(plan: Plan, is_direct: bool) -> Outcome:
+@contextmanager
+def _cheap_hearing() -> Iterator[None]:
+    """Scripted people are loud or mute: the server needs no filter to hear which."""
+    place, name = input_audio, "StreamResampler"
+    before = getattr(place, name)
+    setattr(place, name, CheapResampler)
+    try:
+        yield
+    finally:
+        setattr(place, name, before)
+
+
+async def _hold(plan: Plan, is_direct: bool, clock: VirtualClock) -> Outcome:
     tasks_before = trio.lowlevel.current_statistics().tasks_living
     answers, ear = Answers(plan.seed), Ear()
     watch = Watch(ear)
@@ -120,12 +133,12 @@ async def _hold(plan: Plan, is_direct: bool) -> Outcome:
     watch.frame_ms = chunk_ms
     async with memory_server(brain, settings=settings, rng=rng, kind=kind) as server, trio.open_nursery() as nursery:
         server.watch = watch.message
-        microphone = _Microphone()
+        microphone = _Microphone(sleep_until=clock.sleep_until)
         session = RealtimeSession(
             RealtimeAgent(tools=_tools(watch), turn_detection=None if plan.push_to_talk else TurnDetection()),
             connection=ConnectionOptions(url="ws://memory/v1/realtime", model=None),
             microphone=microphone,
-            speaker=_Speaker(ear, plan.block_ms, plan.latency_ms),
+            speaker=_Speaker(clock, ear, plan.block_ms, plan.latency_ms),
             audio_input=AudioInputConfig(chunk_ms=chunk_ms),
             audio_output=AudioOutputConfig(prebuffer_ms=plan.prebuffer_ms, fade_ms=0),
             open_stream=server.open_stream,
@@ -305,7 +318,7 @@ class _Weather:
     def look(self) -> None:
         """Whether a planned fault is due in this state. Called with every frame and every event."""
         now = trio.current_time() - self._began_at
-        if not self._due or now < self._next_at or not self.entered or self.closing:
+        if not self._due or now < max(self._next_at, self._due[0].at_s) or not self.entered or self.closing:
             return
         state = self.state
         for planned in self._due:
@@ -422,6 +435,9 @@ class _Microphone(ScriptedMicrophone):
 
 @attrs.define(eq=False)
 class _Speaker:
+    """Pulls at each tick of the clock, outside of every task, as a sound card does."""
+
+    clock: VirtualClock
     ear: Ear
     block_ms: int
     latency_ms: int
@@ -429,6 +445,6 @@ class _Speaker:
 
     @asynccontextmanager
     async def open(self, audio_format: AudioFormat, pull: Pull) -> AsyncIterator[OpenSpeaker]:
-        opened: Any = pulling(audio_format, pull, self.block_ms, self.ear.write, latency_ms=self.latency_ms)
-        async with opened as speaker:
-            yield speaker
+        block_samples, write = audio_format.samples_of_ms(self.block_ms), self.ear.write
+        with self.clock.every(self.block_ms / 1000, lambda: write(pull(block_samples))):
+            yield SoftwareSpeaker(audio_format.samples_of_ms(self.latency_ms))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import attrs
@@ -29,6 +29,8 @@ class ScriptedMicrophone:
     name: str = "scripted microphone"
     said: list[Utterance] = attrs.Factory(list)
     """Everything that was said, and when."""
+    sleep_until: Callable[[float], Awaitable[None]] = trio.sleep_until
+    """How it waits for the time of a frame."""
     _pending: deque[_Line] = attrs.Factory(deque)
 
     async def say(self, pcm: bytes) -> Utterance:
@@ -85,7 +87,7 @@ class _OpenScript:
     due_at: float = attrs.field(factory=trio.current_time)
 
     async def receive(self) -> Frame:
-        await trio.sleep_until(self.due_at + self.frame_s)
+        await self.script.sleep_until(self.due_at + self.frame_s)
         frame = Frame(self.script.take(self.frame_bytes, self.due_at), self.due_at)
         self.due_at += self.frame_s
         return frame

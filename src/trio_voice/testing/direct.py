@@ -17,7 +17,7 @@ from trio_voice import downlink, uplink, wire
 from trio_voice.errors import WireLost
 from trio_voice.protocol import InputAudioBufferAppend, ResponseOutputAudioDelta, decode_server_event, encode
 from trio_voice.protocol.codec import decode_client_event
-from trio_voice.server import connection, outbox
+from trio_voice.server import connection, outbox, responses
 from trio_voice.testing.faults import FATAL_FAULTS, Fault, FaultKind
 from trio_voice.testing.server import Direction, FaultyServer, ServedConnection
 
@@ -29,6 +29,11 @@ DIRECT_FAULTS: frozenset[FaultKind] = frozenset(
     )
 )  # fmt: skip
 """Those that can happen where there are no bytes."""
+
+
+DIRECT_FRAME_MS = 200
+"""Of sound in both directions: it is the number of pieces that costs time, and nothing is looked for that depends on
+their size."""
 
 
 class Carried(str):
@@ -64,6 +69,7 @@ def without_bytes() -> Iterator[None]:
         (outbox, "encode", _carry(encode)),
         (downlink, "decode_server_event", _unpack(decode_server_event)),
         (connection, "decode_client_event", _unpack(decode_client_event)),
+        (responses, "DELTA_MS", DIRECT_FRAME_MS),
     ]
     before = [(module, name, getattr(module, name)) for module, name, _ in places]
     for module, name, value in places:
@@ -73,6 +79,15 @@ def without_bytes() -> Iterator[None]:
     finally:
         for module, name, value in before:
             setattr(module, name, value)
+
+
+async def _next(channel: trio.MemoryReceiveChannel[str]) -> str:
+    """What has arrived is had without a pass of Trio's loop: there are a few messages in a row, never a flood."""
+    await trio.lowlevel.checkpoint_if_cancelled()
+    try:
+        return channel.receive_nowait()
+    except trio.WouldBlock:
+        return await channel.receive()
 
 
 class DirectWire:
@@ -88,7 +103,7 @@ class DirectWire:
         self.struck: list[Fault] = []
 
     async def send(self, text: str) -> None:
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint_if_cancelled()
         if self.is_lost:
             raise self.loss
         if not self.is_dead:
@@ -96,7 +111,7 @@ class DirectWire:
 
     async def receive(self) -> str:
         try:
-            text = await self.at_client.receive()
+            text = await _next(self.at_client)
         except trio.EndOfChannel:
             raise self.loss from None
         self.last_received_at = self.last_message_at = trio.current_time()
@@ -162,7 +177,7 @@ class _DirectConnection(ServedConnection):
 
     async def receive(self) -> str | None:
         try:
-            text: str = await self.client_end.at_server.receive()
+            text = await _next(self.client_end.at_server)
         except trio.EndOfChannel:
             return None
         self._watch(self, "received", text)
@@ -177,7 +192,7 @@ class _DirectConnection(ServedConnection):
         await trio.lowlevel.checkpoint()
 
     async def _say(self, text: str) -> None:
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint_if_cancelled()
         if not self.client_end.is_lost and not self.client_end.is_dead:
             self.client_end.to_client.send_nowait(text)
 

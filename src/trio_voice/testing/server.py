@@ -4,7 +4,8 @@
         async with RealtimeSession(agent, open_stream=server.open_stream): ...
 
 Each connection is a new session of the server, as with the real one. The real WebSocket code runs on both sides
-(trio-websocket over there, wsproto here), so that the server can also do what a well-behaved one never would.
+(trio-websocket over there, wsproto here), so that the server can also do what a well-behaved one never would. Whole
+text messages, nearly all there are, pass wsproto by on this side: see `frames.py`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import attrs
 import trio
 import trio.abc
 from wsproto import ConnectionType, WSConnection
+from wsproto.connection import ConnectionState
 from wsproto.events import (
     AcceptConnection,
     CloseConnection,
@@ -35,6 +37,7 @@ from trio_voice.server.brain import Brain
 from trio_voice.server.converse import converse
 from trio_voice.server.server_settings import DEFAULT_MODEL, ServerSettings
 from trio_voice.testing.faults import CONNECT_FAULTS, STREAM_FAULTS, Fault, FaultyStream, quick_pair
+from trio_voice.testing.frames import FrameCutter, text_frame
 
 Direction: TypeAlias = Literal["sent", "received"]
 OVERSIZED_BYTES = 25 * 1024 * 1024
@@ -63,7 +66,10 @@ class ServedConnection:
     _socket: WSConnection = attrs.Factory(lambda: WSConnection(ConnectionType.SERVER))
     _outgoing: bytearray = attrs.Factory(bytearray)
     _writing: bool = False
-    _incoming: list[Event] = attrs.Factory(list)
+    _in_pieces: bool = False
+    """In the midst of a message that wsproto is writing."""
+    _incoming: list[Event | str] = attrs.Factory(list)
+    _cutter: FrameCutter = attrs.Factory(FrameCutter)
     _parts: list[str] = attrs.Factory(list)
     _accepted: bool = False
     _answers_close: bool = True
@@ -91,10 +97,11 @@ class ServedConnection:
             for text in ('{"type":', "[]", '{"type":"response.done","response":7}', "\N{PILE OF POO}", "null"):
                 await self._say(text)
         elif kind == "oversized":
-            part = "x" * OVERSIZED_PART
+            part, self._in_pieces = "x" * OVERSIZED_PART, True
             for start in range(0, OVERSIZED_BYTES, OVERSIZED_PART):
                 last = start + OVERSIZED_PART >= OVERSIZED_BYTES
                 await self._emit(TextMessage(data=part, message_finished=last))
+            self._in_pieces = False
         else:
             raise ValueError(f"{kind} cannot happen to a connection that is made; give it to the server")
 
@@ -120,10 +127,12 @@ class ServedConnection:
                 return None
             if isinstance(event, Message):
                 self._parts.append(str(event.data))
-                if event.message_finished:
-                    text, self._parts = "".join(self._parts), []
-                    self._watch(self, "received", text)
-                    return text
+                if not event.message_finished:
+                    continue
+                event, self._parts = "".join(self._parts), []
+            if isinstance(event, str):
+                self._watch(self, "received", event)
+                return event
 
     async def close(self, code: int, reason: str = "") -> None:
         await self._emit(CloseConnection(code=code, reason=reason))
@@ -149,37 +158,60 @@ class ServedConnection:
 
     # --- inside -----------------------------------------------------------------------------------
 
-    async def _next(self) -> Event | None:
+    async def _next(self) -> Event | str | None:
         while not self._incoming:
             try:
-                received = await self._stream.receive_some(65_536)
-                self._socket.receive_data(bytes(received) or None)
-            except (*LOST, RemoteProtocolError, LocalProtocolError):
+                received = bytes(await self._stream.receive_some(65_536))
+            except LOST:
                 return None
-            for event in self._socket.events():
-                if isinstance(event, Ping):
-                    await self._emit(event.response())
-                elif isinstance(event, CloseConnection):
-                    self._close_heard.set()
-                    if not self._answers_close:
-                        await trio.sleep_forever()
-                    await self._emit(event.response())
+            if not self._accepted or not received:
+                pieces: list[str | bytes] = [received]
+            else:
+                pieces = self._cutter.cut(received)
+            for piece in pieces:
+                if isinstance(piece, str):
+                    self._incoming.append(piece)
+                elif not await self._take_bytes(piece):
                     return None
-                else:
-                    self._incoming.append(event)
             if not received:
                 return None
         return self._incoming.pop(0)
 
+    async def _take_bytes(self, received: bytes) -> bool:
+        """False when nothing more will come."""
+        try:
+            self._socket.receive_data(received or None)
+        except (RemoteProtocolError, LocalProtocolError):
+            return False
+        for event in self._socket.events():
+            if isinstance(event, Ping):
+                await self._emit(event.response())
+            elif isinstance(event, CloseConnection):
+                self._close_heard.set()
+                if not self._answers_close:
+                    await trio.sleep_forever()
+                await self._emit(event.response())
+                return False
+            else:
+                self._incoming.append(event)
+        return True
+
     async def _say(self, text: str) -> None:
-        await self._emit(TextMessage(data=text))
+        if self._in_pieces:
+            await self._emit(TextMessage(data=text))
+        elif self._socket.state is ConnectionState.OPEN:
+            await self._write(text_frame(text))
 
     async def _emit(self, event: Event) -> None:
         """Bytes leave in the order in which events were made, whoever makes them."""
         try:
-            self._outgoing += self._socket.send(event)
+            made = self._socket.send(event)
         except LocalProtocolError:
             return  # closed already
+        await self._write(made)
+
+    async def _write(self, made: bytes) -> None:
+        self._outgoing += made
         if self._writing:
             return
         self._writing = True

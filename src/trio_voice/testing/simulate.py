@@ -10,20 +10,24 @@ from __future__ import annotations
 import argparse
 import hashlib
 import itertools
-import logging
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from functools import partial
 
 import attrs
 
 from trio_voice.testing.conversing import Outcome, Wire, converse
 from trio_voice.testing.faults import FAULT_KINDS, Fault, FaultKind
 from trio_voice.testing.people import STATES, Action, Plan, PlannedFault, State, plan_of
+from trio_voice.testing.spreading import devote_process, spread
 
 SHRINKING_RUNS = 80
-PROGRESS_S = 10.0
+PROGRESS_S = 5.0
+INTERRUPTED = 130
+"""How a shell tells of Ctrl-C."""
 
 
 @attrs.define(eq=False)
@@ -63,8 +67,12 @@ class Tally:
         """Virtual seconds per wall second of one core."""
         return self.virtual_s / self.wall_s if self.wall_s else 0.0
 
-    def line(self) -> str:
+    def line(self, hours: float, elapsed_s: float) -> str:
+        """How far it is, of so many virtual hours."""
+        done = min(1.0, self.virtual_s / 3600 / hours)
+        left_s = elapsed_s / done - elapsed_s
         return (
+            f"{done:4.0%}, about {left_s / 60:.0f} min left: "
             f"{self.conversations} conversations, {self.virtual_s / 3600:.2f} virtual hours, "
             f"{self.faults.total()} faults, {self.rules.total()} violations, {self.speed:.0f} virtual s per wall s"
         )
@@ -137,19 +145,28 @@ def simulate(
     wire: Wire = "websocket",
     say: Callable[[str], None] = print,
     keep_going: bool = False,
+    jobs: int = 1,
+    tally: Tally | None = None,
 ) -> Tally:
-    """Hold conversations for `hours` of virtual time. Stops at the first that breaks a rule, unless told otherwise."""
-    tally, said_at = Tally(), time.monotonic()
-    for number in seeds(seed):
-        if tally.virtual_s >= hours * 3600:
-            break
-        outcome = _told(plan_of(number, minutes), wire, say)
-        tally.add(outcome)
-        if time.monotonic() - said_at > PROGRESS_S:
-            said_at = time.monotonic()
-            say(tally.line())
-        if outcome.violations and not keep_going:
-            break
+    """Hold conversations for `hours` of virtual time. Stops at the first that breaks a rule, unless told otherwise.
+
+    Spread over `jobs` processes it comes to the same. `tally`: what is added to, for whoever may not live to the end.
+    """
+    tally = tally or Tally()
+    if hours <= 0:
+        return tally
+    began_at = said_at = time.monotonic()
+    say(f"{hours:g} virtual hours from seed {seed} on, {jobs} at a time")
+    plans = (plan_of(number, minutes) for number in seeds(seed))
+    with closing(spread(partial(converse, wire=wire), plans, jobs)) as outcomes:
+        for outcome in outcomes:
+            tally.add(outcome)
+            _tell(outcome, wire, say)
+            if tally.virtual_s >= hours * 3600 or (outcome.violations and not keep_going):
+                break
+            if time.monotonic() - said_at > PROGRESS_S:
+                said_at = time.monotonic()
+                say(tally.line(hours, said_at - began_at))
     return tally
 
 
@@ -161,41 +178,54 @@ SWEEP_SEEDS = 8
 """How many short conversations are tried until the fault has met the state: some answer without a tool, say."""
 
 
-def sweep(*, wire: Wire = "websocket", say: Callable[[str], None] = print) -> Tally:
+def sweep(
+    *, wire: Wire = "websocket", say: Callable[[str], None] = print, jobs: int = 1, tally: Tally | None = None
+) -> Tally:
     """Every fault in every state, each in a short conversation of its own."""
-    tally = Tally()
-    for kind, state in itertools.product(FAULT_KINDS, STATES):
-        for seed in range(SWEEP_SEEDS):
-            early = state in ("connecting", "resuming", "rotating")
-            fault = Fault(kind, after_bytes=600 * seed if early else None, duration_s=2.0, delay_s=0.3)
-            limit_s = 24.0 if state == "rotating" else 3600.0
-            planned = PlannedFault(0.0 if early else 1.0, state, fault)
-            plan = Plan(seed, 0.5, SWEEP, (planned,), think_ms=300, push_to_talk=seed % 2 == 0, session_limit_s=limit_s)
-            tally.add(_told(plan, wire, say))
-            if tally.cells[kind, state]:
-                break
+    tally = tally or Tally()
+    cells = itertools.product(FAULT_KINDS, STATES)
+    with closing(spread(partial(_sweep_cell, wire=wire), cells, jobs)) as cells_swept:
+        for outcomes in cells_swept:
+            for outcome in outcomes:
+                tally.add(outcome)
+                _tell(outcome, wire, say)
     return tally
 
 
-def _told(plan: Plan, wire: Wire, say: Callable[[str], None]) -> Outcome:
-    """Hold a conversation; where it breaks a rule, say so and what is the least that breaks it."""
-    outcome = converse(plan, wire=wire)
+def _sweep_cell(cell: tuple[FaultKind, State], *, wire: Wire) -> list[Outcome]:
+    """Conversations until the fault has met the state."""
+    kind, state = cell
+    outcomes: list[Outcome] = []
+    for seed in range(SWEEP_SEEDS):
+        early = state in ("connecting", "resuming", "rotating")
+        fault = Fault(kind, after_bytes=600 * seed if early else None, duration_s=2.0, delay_s=0.3)
+        limit_s = 24.0 if state == "rotating" else 3600.0
+        planned = PlannedFault(0.0 if early else 1.0, state, fault)
+        plan = Plan(seed, 0.5, SWEEP, (planned,), think_ms=300, push_to_talk=seed % 2 == 0, session_limit_s=limit_s)
+        outcomes.append(converse(plan, wire=wire))
+        if outcomes[-1].cells[kind, state]:
+            break
+    return outcomes
+
+
+def _tell(outcome: Outcome, wire: Wire, say: Callable[[str], None]) -> None:
+    """Where a conversation broke a rule, say so and what is the least that breaks it."""
     if not outcome.violations:
-        return outcome
+        return
+    plan = outcome.plan
     drawn = plan == plan_of(plan.seed, plan.minutes)
     named = f"--only {plan.seed} --conversation-minutes {plan.minutes:g}" if drawn else repr(plan)
     say(f"VIOLATION in the conversation {named}")
     for violation in outcome.violations[:10]:
         say(f"  {violation.at_s:9.3f} s  {violation.rule}: {violation.seen}")
     if SHRINKING_RUNS <= 0:
-        return outcome
+        return
     rule = outcome.violations[0].rule
 
     def fails(smaller: Plan) -> bool:
         return any(violation.rule == rule for violation in converse(smaller, wire=wire).violations)
 
     say(f"  made smaller: {shrink(plan, fails)}")
-    return outcome
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -211,30 +241,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--no-shrink", action="store_true", help="do not make a conversation smaller that breaks a rule"
     )
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="hold conversations in N processes at a time")
     chosen = parser.parse_args(arguments)
+    if chosen.jobs < 1:
+        parser.error("--jobs needs a number of processes: 1 or more")
     if chosen.no_shrink:
         global SHRINKING_RUNS
         SHRINKING_RUNS = 0
-    logging.getLogger("trio_voice").setLevel(logging.CRITICAL)
-    if chosen.sweep:
-        tally = sweep(wire=chosen.wire, say=lambda line: print(line, flush=True))
-    elif chosen.only is not None:
-        tally = Tally()
-        tally.add(_told(plan_of(chosen.only, chosen.conversation_minutes), chosen.wire, print))
-    else:
-        tally = simulate(
-            chosen.hours,
-            chosen.seed,
-            minutes=chosen.conversation_minutes,
-            wire=chosen.wire,
-            say=lambda line: print(line, flush=True),
-            keep_going=chosen.keep_going,
-        )
+    tally, interrupted = Tally(), False
+    say = partial(print, flush=True)
+    try:
+        if chosen.sweep:
+            sweep(wire=chosen.wire, say=say, jobs=chosen.jobs, tally=tally)
+        elif chosen.only is not None:
+            outcome = converse(plan_of(chosen.only, chosen.conversation_minutes), wire=chosen.wire)
+            tally.add(outcome)
+            _tell(outcome, chosen.wire, say)
+        else:
+            simulate(
+                chosen.hours,
+                chosen.seed,
+                minutes=chosen.conversation_minutes,
+                wire=chosen.wire,
+                say=say,
+                keep_going=chosen.keep_going,
+                jobs=chosen.jobs,
+                tally=tally,
+            )
+    except* KeyboardInterrupt:  # alone, or in the group of a nursery
+        interrupted = True
     print(tally.table())
     if chosen.coverage or chosen.sweep:
         print(tally.coverage())
+    if interrupted:
+        print("interrupted: the table is of what was done until then")
+        return INTERRUPTED
     return 1 if tally.rules else 0
 
 
 if __name__ == "__main__":
+    devote_process()
     sys.exit(main())
