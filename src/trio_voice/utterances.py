@@ -84,6 +84,7 @@ class Utterances:
     _carried: bytes = b""
     _lost_at: float = 0.0
     _own_ids: int = 0
+    _committed_id: str = ""
 
     @property
     def wordless(self) -> Mapping[str, bytes]:
@@ -109,8 +110,9 @@ class Utterances:
         self._began_ms = None
 
     def committed(self, item_id: str) -> None:
-        """The server has made a message of what was appended. Only what we ended ourselves is news."""
-        if self._sent is not None and self._sent.unconfirmed:
+        """The server has made a message of what was appended. Only what we ended ourselves is news, and only once."""
+        if self._sent is not None and self._sent.unconfirmed and item_id != self._committed_id:
+            self._committed_id = item_id
             self._keep(item_id, *self._sent.unconfirmed.popleft())
 
     def refused(self) -> None:

@@ -29,6 +29,7 @@ from trio_voice.testing.faults import Fault
 from trio_voice.testing.people import Action, Plan, PlannedFault, plan_of
 from trio_voice.testing.spreading import spread
 from trio_voice.tool_ledger import ToolLedger
+from trio_voice.utterances import Utterances
 
 Patch = pytest.MonkeyPatch
 
@@ -271,6 +272,14 @@ def test_sound_that_waited_for_the_connection_is_found(monkeypatch: Patch) -> No
     assert rules(conversing.converse(plan(*LISTENING, push_to_talk=False))) == set()
     the_microphone_waits_for_the_connection(monkeypatch)
     assert "stale microphone" in rules(conversing.converse(plan(*LISTENING, push_to_talk=False)))
+
+
+def test_an_utterance_that_was_lost_is_found(monkeypatch: Patch) -> None:
+    lost = planned("reset", "processing", 0.0)
+    spoken = plan(lost, push_to_talk=False, hear_ms=1500)
+    assert rules(conversing.converse(spoken)) == set()
+    monkeypatch.setattr(Utterances, "wordless", {})
+    assert "every utterance" in rules(conversing.converse(spoken))
 
 
 def test_a_violation_is_told_made_smaller_and_ends_with_one(monkeypatch: Patch) -> None:

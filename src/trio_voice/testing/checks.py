@@ -18,6 +18,7 @@ import trio
 
 from trio_voice import events
 from trio_voice.errors import WireLost
+from trio_voice.protocol.history import History
 from trio_voice.server.scripted import LoudnessDetector
 from trio_voice.testing.faults import FATAL_FAULTS, Fault
 from trio_voice.testing.server import Direction, ServedConnection
@@ -107,6 +108,8 @@ class Told:
     session_id: str = ""
     configured_at: float | None = None
     appended_ms: float = 0.0
+    carried_ms: float = 0.0
+    """Of an utterance that had begun on the connection before."""
     calls: set[str] = attrs.Factory(set)
     outputs: Counter[str] = attrs.Factory(Counter)
     texts: Counter[int] = attrs.Factory(Counter)
@@ -170,10 +173,14 @@ class Watch:
 
     def _appended(self, told: Told, connection: ServedConnection, text: str) -> None:
         event = getattr(text, "event", None)  # where sound passes without bytes
-        told.appended_ms += len(event.audio) / 48 if event is not None else len(text) * 3 / 4 / 48
+        length_ms = len(event.audio) / 48 if event is not None else len(text) * 3 / 4 / 48
         if told.configured_at is None:
             self.wrong("stale microphone", f"sound on connection {connection.number} before it was configured")
             return
+        if length_ms > self.frame_ms * 1.5 and not told.appended_ms and not told.carried_ms:
+            told.carried_ms = length_ms  # the beginning of an utterance that was under way when the last one was lost
+            return
+        told.appended_ms += length_ms
         open_ms = (trio.current_time() - told.configured_at) * 1000
         if told.appended_ms * 0.95 > open_ms + STALE_MS + self.frame_ms:
             self.wrong("stale microphone", f"{told.appended_ms:.0f} ms sent on a connection open for {open_ms:.0f} ms")
@@ -316,6 +323,14 @@ class Watch:
             missing = [number for number in range(1, self.written + 1) if not self.newest.texts[number]]
             if missing:
                 self.wrong("every text once", f"texts {missing} of {self.written} are not in the conversation")
+
+    def judge_utterances(self, history: History, *, session_goes_on: bool) -> None:
+        """What the user said aloud and the server took for an utterance has become words, whatever happened then."""
+        if session_goes_on and not self.corrupted:
+            spoken = [entry for entry in history if entry.role == "user" and entry.spoken]
+            wordless = [entry.item_id for entry in spoken if not entry.text]
+            if wordless:
+                self.wrong("every utterance", f"{wordless} of {len(spoken)} utterances never became words")
 
     def judge_end(self, lost: BaseException | None, struck: list[Fault]) -> None:
         """Only a `WireLost`, and only where a fault explains it."""

@@ -122,6 +122,7 @@ async def _hold(plan: Plan, is_direct: bool, clock: VirtualClock) -> Outcome:
     watch = Watch(ear)
     brain = ScriptedBrain(
         answers, lambda samples, rate_hz: "yes please", think_ms=plan.think_ms, chunk_delay_ms=plan.clause_delay_ms,
+        hear_ms=plan.hear_ms,
         detector=CheapDetector,
     )  # fmt: skip
     rng = random.Random(f"{plan.seed}/server")
@@ -168,6 +169,7 @@ async def _hold(plan: Plan, is_direct: bool, clock: VirtualClock) -> Outcome:
     watch.judge_end(lost, weather.struck)
     watch.judge_sound()
     watch.judge_texts(session_goes_on=goes_on)
+    watch.judge_utterances(session._view.history, session_goes_on=goes_on)
     watch.judge_tools(session_goes_on=goes_on)
     left = trio.lowlevel.current_statistics().tasks_living - tasks_before
     if left:

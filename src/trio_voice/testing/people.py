@@ -66,6 +66,8 @@ class Plan:
     think_ms: int = 0
     push_to_talk: bool = False
     session_limit_s: float = 3600.0
+    hear_ms: int = 100
+    """How long the server takes to recognise an utterance, from the moment in which it suspects its end."""
 
 
 def plan_of(seed: int, minutes: float = 10.0, *, faults_per_minute: float = 1.5) -> Plan:
@@ -90,6 +92,7 @@ def plan_of(seed: int, minutes: float = 10.0, *, faults_per_minute: float = 1.5)
         think_ms=rng.choice((0, 200, 1500)),
         push_to_talk=push_to_talk,
         session_limit_s=rng.choice((3600.0, 300.0, 170.0)),
+        hear_ms=rng.choice((100, 100, 1500)),
     )
 
 

@@ -132,7 +132,7 @@ def shrink(plan: Plan, fails: Callable[[Plan], bool]) -> Plan:
                     start += size
             size //= 2
     plain = Plan(0, 0, (), ())
-    for name in ("latency_ms", "prebuffer_ms", "clause_delay_ms", "think_ms", "block_ms", "session_limit_s"):
+    for name in ("latency_ms", "prebuffer_ms", "clause_delay_ms", "think_ms", "block_ms", "session_limit_s", "hear_ms"):
         attempt(attrs.evolve(plan, **{name: getattr(plain, name)}))
     return plan
 
