@@ -1,4 +1,4 @@
-"""The playback actor: Play | Interrupt | EndTurn | Hold → playback buffer → speaker; reports the heard position.
+"""The playback actor: Play | Interrupt | EndTurn | Hold | Duck → playback buffer → speaker; reports the heard position.
 
 One FIFO channel leads in, so an interruption takes effect exactly where it stands between the pieces of sound. The
 actor never waits on the device: it applies each item to a buffer that it alone owns, and the device pulls.
@@ -7,11 +7,14 @@ actor never waits on the device: it applies each item to a buffer that it alone 
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 
 import attrs
 import trio
 
+from trio_voice.audio import BYTES_PER_SAMPLE, Frame
 from trio_voice.channels import (
+    Duck,
     EndTurn,
     Hold,
     InboxItem,
@@ -25,6 +28,8 @@ from trio_voice.channels import (
 )
 from trio_voice.config import AudioOutputConfig
 from trio_voice.devices import OpenSpeaker, Speaker
+from trio_voice.echo import PlaybackReference
+from trio_voice.frame_filters import FilterLine, FrameFilter
 from trio_voice.playback_buffer import BufferStatistics, ItemPosition, PlaybackBuffer
 
 REPORT_INTERVAL_S = 0.02
@@ -38,9 +43,11 @@ async def run(
     *,
     speaker: Speaker,
     config: AudioOutputConfig,
+    filters: Sequence[FrameFilter] = (),
+    reference: PlaybackReference | None = None,
     task_status: trio.TaskStatus[BufferStatistics] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Play until `inbox` is closed.
+    """Play until `inbox` is closed; tell `reference` what the speaker takes, after all `filters`.
 
     Raises: `DeviceError` if the speaker cannot be opened.
     Closes: `reports`, and the speaker.
@@ -53,12 +60,23 @@ async def run(
     )
     lock = threading.Lock()  # the device pulls from its own thread; each hold is a few microseconds
 
+    line, pulled_samples = FilterLine(filters, config.format), 0
+
     def pull(sample_count: int) -> bytes:
+        nonlocal pulled_samples
         with lock:
-            return buffer.pull(sample_count)
+            pcm = buffer.pull(sample_count)
+        if filters:
+            pcm = line.filter(Frame(pcm, pulled_samples / config.sample_rate_hz)).pcm
+            pulled_samples += len(pcm) // BYTES_PER_SAMPLE
+        if reference is not None:
+            reference.push(pcm)
+        return pcm
 
     with reports, inbox:
         async with speaker.open(config.format, pull) as device, trio.open_nursery() as nursery:
+            if reference is not None:
+                reference.unheard_samples = device.unheard_samples
             task_status.started(buffer.statistics)
             voice = _Voice(buffer, lock, device, reports)
             nursery.start_soon(voice.report_progress)
@@ -108,6 +126,9 @@ class _Voice:
             case Hold(held):
                 with self.lock:
                     self.buffer.held = held
+            case Duck(gain):
+                with self.lock:
+                    self.buffer.duck(gain) if gain < 1 else self.buffer.unduck()
 
     def _follow(self, turn: int) -> None:
         if turn > self.buffer.floor and turn not in self.turns:
