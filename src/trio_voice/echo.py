@@ -62,6 +62,8 @@ class PlaybackReference:
         if self._position is None or self._is_wrong(self._position - in_the_air):
             ahead = self._window_end - (in_the_air + sample_count)
             self._position = in_the_air + max(0, min(ahead, self.audio_format.samples_of_ms(LEAD_MS)))
+        # A block that is asked for late would be a gap in the reference: stay behind what is known, from now on.
+        self._position = min(self._position, max(in_the_air, self._window_end - sample_count))
         start, self._position = self._position, self._position + sample_count
         return self._between(start, start + sample_count)
 
