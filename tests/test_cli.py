@@ -327,6 +327,29 @@ async def test_seconds_end_a_conversation_of_files(tmp_path: Path) -> None:
     assert level_dbfs(read_wav(out, 24_000).tobytes()) > -40
 
 
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [([], "1 interruption"), (["--echo", "gate"], "0 interruptions"), (["--min-speech-ms", "2000"], "0 interruptions")],
+)
+async def test_who_may_interrupt_can_be_said(flags: list[str], told: str, tmp_path: Path) -> None:
+    """The file speaks while the agent greets."""
+    async with serving(ScriptedBrain([Say("A tone.", duration_ms=9000, tone_hz=440)] * 9)) as url:
+        files = ["--mic", str(QUESTION), "--speaker", str(tmp_path / "out.wav"), "--seconds", "1.8"]
+        async with program("talk", *files, "--url", url, *flags) as talk:
+            assert await talk.ended() == 0
+    assert told in talk.said.splitlines()[-1]
+
+
+def test_what_cancels_echo_is_asked_for_before_a_server_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pywebrtc_audio", None)
+    result = invoke("talk", "--echo", "aec", "--mic", str(QUESTION), "--speaker", str(tmp_path / "out.wav"))
+    assert result.exit_code == 1
+    assert "pip install 'trio-voice[aec]'" in result.stderr
+    assert "Starting the local server" not in result.stdout
+
+
 # --- the server -------------------------------------------------------------------------------------------------------
 
 
