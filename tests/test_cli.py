@@ -11,12 +11,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 from click.testing import CliRunner, Result
 
 from program import HANG_GUARD_S, command, program, program_at_terminal, serving, without_keys
+from trio_voice.agent import RealtimeAgent
 from trio_voice.audio import level_dbfs
 from trio_voice.cli import main, running
 from trio_voice.demo.caller import __file__ as caller_file
@@ -327,17 +329,20 @@ async def test_seconds_end_a_conversation_of_files(tmp_path: Path) -> None:
     assert level_dbfs(read_wav(out, 24_000).tobytes()) > -40
 
 
-@pytest.mark.parametrize(
-    ("flags", "told"),
-    [([], "1 interruption"), (["--echo", "gate"], "0 interruptions"), (["--min-speech-ms", "2000"], "0 interruptions")],
-)
-async def test_who_may_interrupt_can_be_said(flags: list[str], told: str, tmp_path: Path) -> None:
-    """The file speaks while the agent greets."""
-    async with serving(ScriptedBrain([Say("A tone.", duration_ms=9000, tone_hz=440)] * 9)) as url:
-        files = ["--mic", str(QUESTION), "--speaker", str(tmp_path / "out.wav"), "--seconds", "1.8"]
-        async with program("talk", *files, "--url", url, *flags) as talk:
-            assert await talk.ended() == 0
-    assert told in talk.said.splitlines()[-1]
+def test_who_may_interrupt_and_what_is_done_about_echo_can_be_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: dict[str, Any] = {}
+
+    def refuse(agent: RealtimeAgent, **options: Any) -> None:
+        told.update(options, agent=agent)
+        raise ConfigError("enough")
+
+    monkeypatch.setattr("trio_voice.cli.talking.RealtimeSession", refuse)
+    files = ["--mic", str(QUESTION), "--speaker", str(tmp_path / "out.wav")]
+    invoke("talk", *files, "--url", "ws://127.0.0.1:1/", "--echo", "gate", "--min-speech-ms", "250")
+    assert told["audio_input"].echo == "gate"
+    assert told["agent"].interruption.min_speech_ms == 250
 
 
 def test_what_cancels_echo_is_asked_for_before_a_server_is_started(
