@@ -1,7 +1,7 @@
 """Echo cancellation, noise suppression and automatic gain by WebRTC's audio processing: the only import of
 pywebrtc_audio, which the extra `[aec]` installs.
 
-Edge, on the signal path. Runs on the Trio thread: a frame of 20 ms takes about 1.3 ms with echo cancellation. The
+Edge, on the signal path. Runs on the Trio thread: a frame of 20 ms takes about 0.4 ms with echo cancellation. The
 invariant: the sound given as reference is the one that was in the air, in the same order, without a seam.
 """
 
