@@ -277,6 +277,7 @@ def test_a_new_connection_knows_nothing_of_it() -> None:
 
 
 def test_without_turn_detection_there_is_nothing_to_tell() -> None:
+    assert ServerDetection(as_told(POLICIES[1], TurnDetection())).hold() is None, "it was told already"
     detection = ServerDetection(None)
     assert detection.hold() is None
     assert not detection.interrupts

@@ -106,6 +106,20 @@ async def test_a_short_word_counts_when_the_agent_has_nothing_more_to_say(
 
 
 @PATIENT_AGENTS
+async def test_a_short_word_at_the_very_end_is_an_answer(agent: RealtimeAgent, autojump_clock: MockClock) -> None:
+    brain = ScriptedBrain([Say("Shall I?", 3000), Say("Done.", 300)], ["Yes."])
+    async with call(brain, agent) as on:
+        await on.session.respond()
+        await on.next(events.PlaybackStart)
+        await trio.sleep(2.75)
+        await on.speak(150)
+        await on.next(events.PlaybackEnd)
+        await on.next(events.PlaybackEnd)
+        assert [line.text for line in on.session.transcript()] == ["Shall I?", "Yes.", "Done."]
+        assert counts(on) == (0, 0)
+
+
+@PATIENT_AGENTS
 async def test_a_sentence_after_a_cough_interrupts_all_the_same(
     agent: RealtimeAgent, autojump_clock: MockClock
 ) -> None:
@@ -235,7 +249,10 @@ async def test_a_notice_survives_an_interruption_of_what_is_said_before_it(autoj
         await on.speak(800)
         await on.next(events.Interruption)
         await on.next(events.PlaybackEnd)
-        assert "The notice." in [line.text for line in on.session.transcript()]
+        await trio.sleep(10)
+    asked = [request.instructions for request in brain.requests]
+    assert asked.count("Read the notice.") == 1
+    assert len(asked) == 3, "and the user is answered"
 
 
 async def test_a_notice_is_not_cut_by_text_but_by_command(autojump_clock: MockClock) -> None:
@@ -272,7 +289,23 @@ def speech(kind: str, at_ms: int) -> dict[str, Any]:
     return {"type": f"input_audio_buffer.{kind}", position: at_ms, "item_id": "item_user"}
 
 
-COMMITTED = {"type": "input_audio_buffer.committed", "item_id": "item_user", "previous_item_id": None}
+COMMITTED = [
+    {"type": "input_audio_buffer.committed", "item_id": "item_user", "previous_item_id": None},
+    {
+        "type": "conversation.item.added",
+        "previous_item_id": None,
+        "item": {
+            "type": "message", "id": "item_user", "role": "user",
+            "content": [{"type": "input_audio", "transcript": None}],
+        },
+    },
+    {
+        "type": "conversation.item.input_audio_transcription.completed",
+        "item_id": "item_user",
+        "content_index": 0,
+        "transcript": "Hrm.",
+    },
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("spoken_ms", "interrupts"), [(150, False), (400, True), (3000, True)])
@@ -288,7 +321,7 @@ async def test_without_a_microphone_the_server_s_times_decide(
         await trio.sleep(1)
         await peer.send(speech("speech_started", 700))
         await trio.sleep((spoken_ms + 500) / 1000)
-        await peer.send(speech("speech_stopped", 1000 + spoken_ms + 500), COMMITTED)
+        await peer.send(speech("speech_stopped", 1000 + spoken_ms + 500), *COMMITTED)
         await peer.drain()
 
     async with call_peer(serve, PATIENT) as on:
@@ -302,11 +335,34 @@ async def test_without_a_microphone_the_server_s_times_decide(
             await on.next(events.PlaybackEnd)
             assert gains(on.heard, 1, 8000)[-1] == 1.0
         await trio.sleep(5)
+        assert [line.text for line in on.session.transcript() if line.role == "user"] == ["Hrm."] * interrupts
+        words = [event for event in on.events._queue if isinstance(event, events.Transcript) and event.role == "user"]
+        assert bool(words) == interrupts, "whatever the server still says of it"
     wanted = ["conversation.item.truncate", "response.create"] if interrupts else ["conversation.item.delete"]
     assert seen[0].types()[1:] == wanted
     (update,) = [event for event in seen[0].received if event["type"] == "session.update"]
     told = update["session"]["audio"]["input"]["turn_detection"]
     assert (told["interrupt_response"], told["create_response"]) == (False, False), "or it would answer the cough"
+
+
+@pytest.mark.parametrize(("agent", "cancels"), [(PATIENT, True), (RealtimeAgent(), False)])
+async def test_the_response_is_cancelled_where_the_server_does_not(
+    agent: RealtimeAgent, cancels: bool, autojump_clock: MockClock
+) -> None:
+    seen: list[Peer] = []
+
+    async def serve(peer: Peer) -> None:
+        seen.append(peer)
+        await peer.configure()
+        await peer.send(created("r1"), delta("r1", 1, 8000))
+        await trio.sleep(1)
+        await peer.send(speech("speech_started", 700))
+        await peer.drain()
+
+    async with call_peer(serve, agent) as on:
+        await on.next(events.Interruption)
+        await trio.sleep(1)
+    assert ("response.cancel" in seen[0].types()) is cancels
 
 
 async def test_an_agent_that_answers_by_itself_is_not_asked_twice(autojump_clock: MockClock) -> None:

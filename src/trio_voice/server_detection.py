@@ -49,6 +49,8 @@ class ServerDetection:
         """Tell the server to leave interrupting and answering to us. None: it does already."""
         if self.own is None or self.held:
             return None
+        if self.own.interrupt_response is False and self.own.create_response is False:
+            return None
         self.held = True
         return self._tell(replace(self.own, interrupt_response=False, create_response=False))
 
