@@ -289,7 +289,7 @@ def speech(kind: str, at_ms: int) -> dict[str, Any]:
     return {"type": f"input_audio_buffer.{kind}", position: at_ms, "item_id": "item_user"}
 
 
-COMMITTED = [
+COMMITTED: list[dict[str, Any]] = [
     {"type": "input_audio_buffer.committed", "item_id": "item_user", "previous_item_id": None},
     {
         "type": "conversation.item.added",

@@ -37,6 +37,8 @@ class Speaking:
     """The server will send no more of it."""
     played: bool = False
     """All of it was heard."""
+    cancelled_there: bool = False
+    """The server has cancelled it by itself."""
 
 
 @attrs.define(eq=False)
@@ -59,8 +61,6 @@ class BargeIn:
     """Items that were still being heard when a new connection was told the conversation: it does not know them yet."""
     _causes: dict[int, Cause] = attrs.Factory(dict)
     """By turn, until playback has answered."""
-    _cancelled_there: set[int] = attrs.Factory(set)
-    """Turns of these that the server has cancelled by itself."""
 
     def is_sounding(self, speaking: Speaking | None) -> TypeGuard[Speaking]:
         """Whether it is being made or played, and was not interrupted."""
@@ -73,8 +73,7 @@ class BargeIn:
         """
         if not self.is_sounding(speaking):
             return False
-        if reported and self.detection.interrupts:
-            self._cancelled_there.add(speaking.turn)
+        speaking.cancelled_there = reported and self.detection.interrupts
         self.floor = speaking.turn
         if cause == "manual":
             self.hushed = speaking.turn
@@ -90,8 +89,6 @@ class BargeIn:
     def silenced(self, news: Interrupted, speaking: Speaking | None) -> None:
         """Playback is silent: tell the server, the record and the application what was heard."""
         cause = self._causes.pop(news.turn, "manual")
-        cancelled_there = news.turn in self._cancelled_there
-        self._cancelled_there.discard(news.turn)
         active = speaking is not None and speaking.turn == news.turn and not speaking.done
         unheard_items = speaking.item_ids if speaking is not None and self.outbox.speaks else []
         known = [position for position in news.positions if position.item_id not in self.unrestored]
@@ -99,7 +96,7 @@ class BargeIn:
             known,
             complete_items=self.complete_items,
             unheard_items=[item_id for item_id in unheard_items if item_id not in self.unrestored],
-            cancel=active and not cancelled_there,
+            cancel=active and speaking is not None and not speaking.cancelled_there,
         ):
             self.outbox.send(event)
         self._cut_record(news, unheard_items)

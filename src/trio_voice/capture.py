@@ -30,18 +30,23 @@ async def run(
     Closes: `frames`, `reports`, and the microphone.
     """
     line = FilterLine(filters, config.format)
+
+    def hand_on(captured: Frame) -> None:
+        frame = line.filter(captured)
+        change = voice.frame(frame) if voice is not None else None
+        if change is not None and reports is not None:
+            offer(reports, VoiceHeard(change))
+        frames.send_nowait(frame)
+
     try:
         async with microphone.open(config.format, config.chunk_ms) as opened:
             task_status.started()
             while True:
                 try:
-                    frame = line.filter(await opened.receive())
+                    frame = await opened.receive()
                 except trio.EndOfChannel:
                     return
-                change = voice.frame(frame) if voice is not None else None
-                if change is not None and reports is not None:
-                    offer(reports, VoiceHeard(change))
-                frames.send_nowait(frame)
+                hand_on(frame)
     finally:
         frames.close()
         if reports is not None:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import attrs
 import trio
 
-from trio_voice.audio import BYTES_PER_SAMPLE, Frame
+from trio_voice.audio import Frame
 from trio_voice.channels import (
     Duck,
     EndTurn,
@@ -27,7 +27,7 @@ from trio_voice.channels import (
     offer,
 )
 from trio_voice.config import AudioOutputConfig
-from trio_voice.devices import OpenSpeaker, Speaker
+from trio_voice.devices import OpenSpeaker, Pull, Speaker
 from trio_voice.echo import PlaybackReference
 from trio_voice.frame_filters import FilterLine, FrameFilter
 from trio_voice.playback_buffer import BufferStatistics, ItemPosition, PlaybackBuffer
@@ -60,18 +60,15 @@ async def run(
     )
     lock = threading.Lock()  # the device pulls from its own thread; each hold is a few microseconds
 
-    line, pulled_samples = FilterLine(filters, config.format), 0
-
-    def pull(sample_count: int) -> bytes:
-        nonlocal pulled_samples
+    def pull_sound(sample_count: int) -> bytes:
         with lock:
-            pcm = buffer.pull(sample_count)
-        if filters:
-            pcm = line.filter(Frame(pcm, pulled_samples / config.sample_rate_hz)).pcm
-            pulled_samples += len(pcm) // BYTES_PER_SAMPLE
-        if reference is not None:
-            reference.push(pcm)
-        return pcm
+            return buffer.pull(sample_count)
+
+    pull: Pull = pull_sound
+    if filters:
+        pull = _filtered(pull, FilterLine(filters, config.format), config)
+    if reference is not None:
+        pull = _told(pull, reference)
 
     with reports, inbox:
         async with speaker.open(config.format, pull) as device, trio.open_nursery() as nursery:
@@ -84,6 +81,27 @@ async def run(
             async for item in inbox:
                 voice.apply(item)
             nursery.cancel_scope.cancel()
+
+
+def _filtered(pull: Pull, line: FilterLine, config: AudioOutputConfig) -> Pull:
+    pulled_samples = 0
+
+    def pull_filtered(sample_count: int) -> bytes:
+        nonlocal pulled_samples
+        block = Frame(pull(sample_count), pulled_samples / config.sample_rate_hz)
+        pulled_samples += sample_count
+        return line.filter(block).pcm
+
+    return pull_filtered
+
+
+def _told(pull: Pull, reference: PlaybackReference) -> Pull:
+    def pull_and_tell(sample_count: int) -> bytes:
+        pcm = pull(sample_count)
+        reference.push(pcm)
+        return pcm
+
+    return pull_and_tell
 
 
 async def _raise_failure(device: OpenSpeaker) -> None:
