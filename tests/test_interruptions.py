@@ -365,6 +365,20 @@ async def test_the_response_is_cancelled_where_the_server_does_not(
     assert ("response.cancel" in seen[0].types()) is cancels
 
 
+async def test_a_silence_that_the_server_answers_is_answered_once(autojump_clock: MockClock) -> None:
+    agent = RealtimeAgent(
+        turn_detection=TurnDetection(idle_timeout_ms=5000), interruption=InterruptionPolicy(min_speech_ms=300)
+    )
+    brain = ScriptedBrain([Say("Hello.", 500), Say("Are you there?", 60_000)], [""] * 9)
+    async with call(brain, agent) as on:
+        await on.session.respond()
+        await on.next(events.PlaybackEnd)
+        await on.next(events.PlaybackStart)
+        await trio.sleep(10)
+        assert on.errors() == []
+    assert len(brain.requests) == 2
+
+
 async def test_an_agent_that_answers_by_itself_is_not_asked_twice(autojump_clock: MockClock) -> None:
     """An application that asks for its answers itself goes on doing so."""
     agent = RealtimeAgent(

@@ -317,7 +317,7 @@ class _Conductor:
                 self.user.speech_started(event)
             case on.InputAudioBufferSpeechStopped():
                 self.user.speech_stopped(event)
-            case on.InputAudioBufferCommitted():
+            case on.InputAudioBufferCommitted() | on.InputAudioBufferTimeoutTriggered():
                 self.user.committed(event)
             case on.ConversationItemInputAudioTranscriptionDelta():
                 self._transcript("user", event.item_id, event.delta or "", final=False)

@@ -50,6 +50,7 @@ class UserTurn:
     """Items of false alarms, the newest last."""
     _ends_dismissed: bool = False
     """The utterance that is about to be committed was one."""
+    _silent_item: str = ""
 
     @property
     def sounding(self) -> bool:
@@ -93,8 +94,14 @@ class UserTurn:
         """The judge's deadline may have come."""
         self._carry_out(self.judge.due(self.outbox.now, sounding=self.sounding))
 
-    def committed(self, event: on.InputAudioBufferCommitted) -> None:
-        """The utterance is an item of the conversation now: answered, or taken back."""
+    def committed(self, event: on.InputAudioBufferCommitted | on.InputAudioBufferTimeoutTriggered) -> None:
+        """The utterance is an item of the conversation now: answered, or taken back.
+
+        Silence that the server has had enough of becomes an item too; that one it answers by itself in any case.
+        """
+        if isinstance(event, on.InputAudioBufferTimeoutTriggered):
+            self._silent_item = event.item_id
+            return
         dismissed, self._ends_dismissed = self._ends_dismissed, False
         if dismissed:
             self._dismissed[event.item_id] = None
@@ -102,7 +109,7 @@ class UserTurn:
                 del self._dismissed[next(iter(self._dismissed))]
             self.view.history.delete(event.item_id)
             self.outbox.send(ConversationItemDelete(item_id=event.item_id))
-        elif self.microphone.respond_on_commit or self._asks_itself:
+        elif self.microphone.respond_on_commit or (self._asks_itself and event.item_id != self._silent_item):
             self.microphone.respond_on_commit = False
             self.respond(ResponseCreate())
 
