@@ -107,8 +107,9 @@ async def test_with_a_policy_it_is_heard_to_the_end(
         assert on.session.metrics.turn_count == 1, "and it does not answer itself"
 
 
-@pytest.mark.parametrize("by", ["server", "local"])
-async def test_with_cancellation_the_user_is_noticed_within_150_ms(by: Any, autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize(("by", "limit_s"), [("local", 0.150), ("server", 0.200)])
+async def test_with_cancellation_the_user_is_noticed_soon(by: Any, limit_s: float, autojump_clock: MockClock) -> None:
+    """The canceller lets a voice through after 60 to 70 ms; the server looks at two windows of 32 ms more."""
     pytest.importorskip("pywebrtc_audio", reason="the extra [aec]")
     agent = RealtimeAgent(interruption=InterruptionPolicy(by=by))
     async with in_a_room("aec", agent, latency_ms=60) as on, trio.open_nursery() as nursery:
@@ -118,7 +119,7 @@ async def test_with_cancellation_the_user_is_noticed_within_150_ms(by: Any, auto
         nursery.start_soon(on.room.say, USER_SAYS.tobytes())
         interruption = await on.next(events.Interruption)
 
-        assert interruption.at - began_at <= 0.150
+        assert interruption.at - began_at <= limit_s
         await on.next(events.PlaybackEnd)
         assert on.session.metrics.interruption_count == 1
 
