@@ -13,7 +13,7 @@ from kit import RATE_HZ, Peer, call, call_peer
 from test_session_peer import created, delta, done
 from trio_voice import InterruptionPolicy, RealtimeAgent, events
 from trio_voice.audio import Samples
-from trio_voice.protocol import TurnDetection
+from trio_voice.protocol import SessionUpdated, TurnDetection
 from trio_voice.server.scripted import LoudnessDetector, Say, ScriptedBrain, marked_samples, turns_in
 
 PATIENT = RealtimeAgent(interruption=InterruptionPolicy(min_speech_ms=300))
@@ -238,6 +238,21 @@ async def test_what_must_be_heard_is_heard_and_the_user_is_answered_afterwards(
         assert counts(on)[0] == 1, "what comes after it may be interrupted as ever"
         assert on.errors() == []
     assert len(brain.requests) == 4
+
+
+async def test_the_server_has_its_part_back_when_the_notice_was_heard(autojump_clock: MockClock) -> None:
+    async with call(ScriptedBrain([Say("The notice.", 2000)]), protocol=True) as on:
+        await on.session.respond("Read the notice.", interruptible=False)
+        told, ended_at = [], None
+        with trio.move_on_after(10):
+            async for event in on.events:
+                if isinstance(event, events.PlaybackEnd):
+                    ended_at = event.at
+                if isinstance(event, events.ServerEventReceived) and isinstance(event.event, SessionUpdated):
+                    audio: Any = event.event.session.audio
+                    detection = audio.input.turn_detection
+                    told.append((detection.interrupt_response, detection.create_response, ended_at is not None))
+        assert told == [(True, True, False), (False, False, False), (True, True, True)]
 
 
 async def test_a_notice_survives_an_interruption_of_what_is_said_before_it(autojump_clock: MockClock) -> None:
