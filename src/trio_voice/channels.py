@@ -4,14 +4,15 @@
     frames           capture → uplink                   200 ms       the oldest is dropped, counted
     control          conversation → uplink              1024 items   the connection is given up
     playback         downlink, conversation → playback  4096 items   the connection is given up (1)
-    reference        the loudspeaker's thread → capture 512 blocks   the oldest is dropped, counted (2)
+    reference        the loudspeaker's thread → capture 512 blocks   the oldest is dropped (2)
     tool calls       conversation → tool executor       256 items    the call is answered with an error
     inbox            everyone → conversation            4096 items   the connection is given up (1)
     session events   conversation → application         4096 each    audio, then the oldest, is dropped, counted
 
 (1) By the downlink, which is the only sender that a peer can make quick. From any other it would be a fault of this
 package, and ends the session with `trio.WouldBlock`.
-(2) Only with an echo policy: a `PlaybackReference` (`echo.py`), since the device's thread may not touch Trio.
+(2) Only with an echo policy: a `PlaybackReference` (`echo.py`), since the device's thread may not touch Trio. It is full
+only when nothing is captured, and so nobody misses what is dropped.
 
 Who closes: the sender closes its end when it ends. No actor waits to send: each send is `send_nowait`, so an actor
 that falls behind can cost a connection or a frame, never a deadlock, and the downlink never waits for anyone.

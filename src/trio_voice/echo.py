@@ -38,7 +38,6 @@ class PlaybackReference:
     """Seconds, the same as in `Frame.captured_at`."""
     unheard_samples: Callable[[], int] = _nothing
     """The loudspeaker's own account, once it is open."""
-    dropped_blocks: int = 0
     _pulled: int = 0
     _blocks: deque[tuple[int, bytes]] = attrs.Factory(lambda: deque(maxlen=REFERENCE_BLOCKS))
     _window: bytearray = attrs.Factory(bytearray)
@@ -88,7 +87,6 @@ class PlaybackReference:
             except IndexError:
                 break
             if start != self._window_end:
-                self.dropped_blocks += 1
                 self._window, self._window_start = bytearray(), start
             self._window += pcm
         surplus = len(self._window) // BYTES_PER_SAMPLE - self.audio_format.samples_of_ms(KEPT_MS)
