@@ -11,8 +11,8 @@
 
 (1) By the downlink, which is the only sender that a peer can make quick. From any other it would be a fault of this
 package, and ends the session with `trio.WouldBlock`.
-(2) Only with an echo policy: a `PlaybackReference` (`echo.py`), since the device's thread may not touch Trio. It is full
-only when nothing is captured, and so nobody misses what is dropped.
+(2) Only with an echo policy: a `PlaybackReference` (`echo.py`), since the device's thread may not touch Trio. It is
+full only when nothing is captured, and so nobody misses what is dropped.
 
 Who closes: the sender closes its end when it ends. No actor waits to send: each send is `send_nowait`, so an actor
 that falls behind can cost a connection or a frame, never a deadlock, and the downlink never waits for anyone.
