@@ -11,12 +11,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 from click.testing import CliRunner, Result
 
 from program import HANG_GUARD_S, command, program, program_at_terminal, serving, without_keys
+from trio_voice.agent import RealtimeAgent
 from trio_voice.audio import level_dbfs
 from trio_voice.cli import main, running
 from trio_voice.demo.caller import __file__ as caller_file
@@ -325,6 +327,32 @@ async def test_seconds_end_a_conversation_of_files(tmp_path: Path) -> None:
             assert await talk.ended() == 0
     assert talk.said.splitlines()[-1].startswith("1 s: ")
     assert level_dbfs(read_wav(out, 24_000).tobytes()) > -40
+
+
+def test_who_may_interrupt_and_what_is_done_about_echo_can_be_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: dict[str, Any] = {}
+
+    def refuse(agent: RealtimeAgent, **options: Any) -> None:
+        told.update(options, agent=agent)
+        raise ConfigError("enough")
+
+    monkeypatch.setattr("trio_voice.cli.talking.RealtimeSession", refuse)
+    files = ["--mic", str(QUESTION), "--speaker", str(tmp_path / "out.wav")]
+    invoke("talk", *files, "--url", "ws://127.0.0.1:1/", "--echo", "gate", "--min-speech-ms", "250")
+    assert told["audio_input"].echo == "gate"
+    assert told["agent"].interruption.min_speech_ms == 250
+
+
+def test_what_cancels_echo_is_asked_for_before_a_server_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pywebrtc_audio", None)
+    result = invoke("talk", "--echo", "aec", "--mic", str(QUESTION), "--speaker", str(tmp_path / "out.wav"))
+    assert result.exit_code == 1
+    assert "pip install 'trio-voice[aec]'" in result.stderr
+    assert "Starting the local server" not in result.stdout
 
 
 # --- the server -------------------------------------------------------------------------------------------------------

@@ -6,8 +6,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from kit import call
-from trio_voice import ConfigError, ConnectionOptions, SessionState, events
+from kit import Peer, call, call_peer
+from trio_voice import ConfigError, ConnectionOptions, SessionState, WireLost, events
 from trio_voice.server.scripted import Say, ScriptedBrain
 
 RECONNECTING = ConnectionOptions(url="ws://memory/v1/realtime", model=None)
@@ -90,6 +90,28 @@ async def test_leaving_while_the_server_speaks_is_no_error(autojump_clock: MockC
             await on.next(events.ResponseStart)
             for _ in range(moment):
                 await trio.lowlevel.checkpoint()
+
+
+async def test_what_waited_when_the_session_broke_hides_no_reason(autojump_clock: MockClock) -> None:
+    """One clear error: why the connection was lost, not that a text could not be sent for it."""
+
+    async def serve(peer: Peer) -> None:
+        await peer.configure()
+        await nobody_is_there.wait()
+        await peer.socket.aclose(1011)
+
+    nobody_is_there = trio.Event()
+    options = ConnectionOptions(url="ws://memory/", model=None, max_reconnect_attempts=2, reconnect_delay_ms=60_000)
+    with pytest.RaisesGroup(pytest.RaisesExc(WireLost, match="gave up after 2 attempts")):
+        async with call_peer(serve, connection=options) as on:
+            on.session._link.open_stream = refuse
+            nobody_is_there.set()
+            await on.next(events.Reconnecting)
+            await on.session.send_text("Are you there?")
+
+
+async def refuse() -> trio.abc.Stream:
+    raise WireLost("nobody there", retryable=True)
 
 
 @pytest.mark.parametrize("url", ["ws://host:99999/", "ws:///v1/realtime", "ws://host:0/"])

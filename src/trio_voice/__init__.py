@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         AudioOutputConfig as AudioOutputConfig,
         ConnectionOptions as ConnectionOptions,
         ConnectionState as ConnectionState,
+        InterruptionPolicy as InterruptionPolicy,
         SessionState as SessionState,
     )
     from trio_voice.audio import AudioFormat as AudioFormat, Frame as Frame
@@ -65,6 +66,7 @@ _PUBLIC = {
         "AudioOutputConfig",
         "ConnectionOptions",
         "ConnectionState",
+        "InterruptionPolicy",
         "SessionState",
     ),
     "audio": ("AudioFormat", "Frame"),

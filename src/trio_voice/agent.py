@@ -11,9 +11,16 @@ from typing import Any, Literal
 import attrs
 from msgspec import UNSET
 
-from trio_voice.config import ALL_CAPABILITIES, AgentCapability, AudioInputConfig, AudioOutputConfig
+from trio_voice.config import (
+    ALL_CAPABILITIES,
+    AgentCapability,
+    AudioInputConfig,
+    AudioOutputConfig,
+    InterruptionPolicy,
+)
 from trio_voice.errors import ConfigError
 from trio_voice.function_tools import FunctionTool, tool
+from trio_voice.interruption import as_told
 from trio_voice.protocol import (
     AudioConfig,
     AudioInput,
@@ -49,6 +56,8 @@ class RealtimeAgent:
     """None leaves it to the server."""
     turn_detection: TurnDetection | None = attrs.Factory(TurnDetection)
     """When the user's turn is over. None: never by itself; `stop_listening()` ends it (push-to-talk)."""
+    interruption: InterruptionPolicy = attrs.Factory(InterruptionPolicy)
+    """How the user's voice interrupts the agent."""
     transcription_model: str | None = "gpt-4o-mini-transcribe"
     transcription_language: str | None = None
     speed: float | None = None
@@ -86,7 +95,7 @@ class RealtimeAgent:
                 input=AudioInput(
                     format=WireAudioFormat("audio/pcm", audio_input.sample_rate_hz),
                     transcription=transcription,
-                    turn_detection=self.turn_detection,
+                    turn_detection=as_told(self.interruption, self.turn_detection),
                 ),
                 output=AudioOutput(
                     format=WireAudioFormat("audio/pcm", audio_output.sample_rate_hz),

@@ -7,12 +7,11 @@ delivered and no tool of it begins. `silenced` follows when playback has answere
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, TypeGuard
 
 import attrs
 
 from trio_voice import events
-from trio_voice.agent import RealtimeAgent
 from trio_voice.channels import CancelTurn, Command, Interrupt, Interrupted
 from trio_voice.logs import log
 from trio_voice.outbox import Outbox
@@ -20,6 +19,7 @@ from trio_voice.playback_buffer import ItemPosition
 from trio_voice.protocol import ConversationItemCreate, Item
 from trio_voice.protocol.history import History
 from trio_voice.protocol.truncation import plan_truncation
+from trio_voice.server_detection import ServerDetection
 from trio_voice.tracker import ConversationTracker
 
 Cause: TypeAlias = Literal["speech", "manual"]
@@ -37,6 +37,8 @@ class Speaking:
     """The server will send no more of it."""
     played: bool = False
     """All of it was heard."""
+    cancelled_there: bool = False
+    """The server has cancelled it by itself."""
 
 
 @attrs.define(eq=False)
@@ -46,7 +48,7 @@ class BargeIn:
     outbox: Outbox
     history: History
     tracker: ConversationTracker
-    agent: RealtimeAgent
+    detection: ServerDetection
     floor: int = 0
     """Turns at or below it were interrupted."""
     hushed: int = 0
@@ -60,10 +62,18 @@ class BargeIn:
     _causes: dict[int, Cause] = attrs.Factory(dict)
     """By turn, until playback has answered."""
 
-    def interrupt(self, speaking: Speaking | None, cause: Cause) -> bool:
-        """Retire the turn that is being made or played. Returns whether there was one."""
-        if speaking is None or speaking.turn <= self.floor or (speaking.done and speaking.played):
+    def is_sounding(self, speaking: Speaking | None) -> TypeGuard[Speaking]:
+        """Whether it is being made or played, and was not interrupted."""
+        return speaking is not None and speaking.turn > self.floor and not (speaking.done and speaking.played)
+
+    def interrupt(self, speaking: Speaking | None, cause: Cause, *, reported: bool = False) -> bool:
+        """Retire the turn that is being made or played. Returns whether there was one.
+
+        `reported`: the server told of the speech that is the cause; it may have cancelled its response by itself.
+        """
+        if not self.is_sounding(speaking):
             return False
+        speaking.cancelled_there = reported and self.detection.interrupts
         self.floor = speaking.turn
         if cause == "manual":
             self.hushed = speaking.turn
@@ -86,7 +96,7 @@ class BargeIn:
             known,
             complete_items=self.complete_items,
             unheard_items=[item_id for item_id in unheard_items if item_id not in self.unrestored],
-            cancel=active and not self._server_cancels(cause),
+            cancel=active and speaking is not None and not speaking.cancelled_there,
         ):
             self.outbox.send(event)
         self._cut_record(news, unheard_items)
@@ -162,11 +172,6 @@ class BargeIn:
                 discarded_ms=int(news.discarded_ms),
             )
         )
-
-    def _server_cancels(self, cause: Cause) -> bool:
-        """Whether the server has cancelled its response by itself."""
-        detection = self.agent.turn_detection
-        return cause == "speech" and detection is not None and detection.interrupt_response is not False
 
 
 def _by_item(positions: Iterable[ItemPosition]) -> dict[str, ItemPosition]:

@@ -4,12 +4,15 @@
     frames           capture → uplink                   200 ms       the oldest is dropped, counted
     control          conversation → uplink              1024 items   the connection is given up
     playback         downlink, conversation → playback  4096 items   the connection is given up (1)
+    reference        the loudspeaker's thread → capture 512 blocks   the oldest is dropped (2)
     tool calls       conversation → tool executor       256 items    the call is answered with an error
     inbox            everyone → conversation            4096 items   the connection is given up (1)
     session events   conversation → application         4096 each    audio, then the oldest, is dropped, counted
 
 (1) By the downlink, which is the only sender that a peer can make quick. From any other it would be a fault of this
 package, and ends the session with `trio.WouldBlock`.
+(2) Only with an echo policy: a `PlaybackReference` (`echo.py`), since the device's thread may not touch Trio. It is
+full only when nothing is captured, and so nobody misses what is dropped.
 
 Who closes: the sender closes its end when it ends. No actor waits to send: each send is `send_nowait`, so an actor
 that falls behind can cost a connection or a frame, never a deadlock, and the downlink never waits for anyone.
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from trio_voice.playback_buffer import ItemPosition
     from trio_voice.protocol import ClientEvent, RemoteProtocolError, ServerEvent, UnknownEvent
     from trio_voice.utterances import SentAudio
+    from trio_voice.voice_activity import VoiceChange
 
 T = TypeVar("T")
 E = TypeVar("E", bound=SessionEvent)
@@ -103,7 +107,14 @@ class Hold:
     held: bool
 
 
-PlaybackItem: TypeAlias = Play | Interrupt | EndTurn | Hold
+@attrs.frozen
+class Duck:
+    """Play on at `gain`; 1 is as it was sent."""
+
+    gain: float
+
+
+PlaybackItem: TypeAlias = Play | Interrupt | EndTurn | Hold | Duck
 
 
 # --- conversation → tool executor -----------------------------------------------------------------
@@ -222,6 +233,13 @@ class ToolResult:
     duration_ms: float
 
 
+@attrs.frozen
+class VoiceHeard:
+    """The microphone's own detection: a voice began, has lasted for `min_speech_ms`, or ended."""
+
+    change: VoiceChange
+
+
 CommandName: TypeAlias = Literal[
     "listen", "stop_listening", "pause", "resume", "mute", "unmute", "interrupt", "respond", "text"
 ]
@@ -234,13 +252,23 @@ class Command:
     do: CommandName
     text: str = ""
     instructions: str | None = None
+    interruptible: bool = True
     done: trio.Event = attrs.Factory(trio.Event)
     lost: bool = False
     """The session ended first."""
 
 
 InboxItem: TypeAlias = (
-    FromServer | LinkUp | LinkDown | TurnStarted | TurnPlayed | Interrupted | ToolStarted | ToolResult | Command
+    FromServer
+    | LinkUp
+    | LinkDown
+    | TurnStarted
+    | TurnPlayed
+    | Interrupted
+    | ToolStarted
+    | ToolResult
+    | VoiceHeard
+    | Command
 )
 
 

@@ -6,7 +6,7 @@ Core ring: values only. Every limit is checked here, before anything is opened o
 from __future__ import annotations
 
 import enum
-from typing import Any
+from typing import Any, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 import attrs
@@ -58,6 +58,9 @@ class ConnectionState(enum.Enum):
     RECONNECTING = "reconnecting"
 
 
+EchoPolicy: TypeAlias = Literal["off", "gate", "aec"]
+
+
 @attrs.frozen
 class AudioInputConfig:
     """How the microphone is heard."""
@@ -69,6 +72,29 @@ class AudioInputConfig:
     """How much sound may wait for the wire before the oldest is dropped."""
     utterance_capacity_ms: int = attrs.field(default=30_000, validator=_in_range(0, 120_000, "30000 is usual"))
     """Longest utterance that a lost connection does not lose: its sound is kept until its words are known."""
+    echo: EchoPolicy = "off"
+    """What is done about the agent's voice in the microphone. `aec` takes it out (`pip install 'trio-voice[aec]'`);
+    `gate` sends silence while the agent sounds; `off` is for headphones, and devices that cancel it themselves."""
+    gate_tail_ms: int = attrs.field(default=250, validator=_in_range(0, 2000, "250 is usual"))
+    """How long the gate stays shut after the agent's last sound, as the room goes on sounding."""
+    noise_suppression: bool = False
+    """Take out steady noise; needs the extra `[aec]`."""
+    auto_gain: bool = False
+    """Bring a quiet voice up; needs the extra `[aec]`."""
+
+    def __attrs_post_init__(self) -> None:
+        if self.echo not in ("off", "gate", "aec"):
+            raise ConfigError(f"echo={self.echo!r} is no policy; it is 'off', 'gate' or 'aec'")
+        if self.processes and self.chunk_ms % 10:
+            raise ConfigError(
+                f"chunk_ms={self.chunk_ms} cannot be processed: echo='aec', noise_suppression and auto_gain work on "
+                "10 ms at a time; use a multiple of 10"
+            )
+
+    @property
+    def processes(self) -> bool:
+        """Whether the WebRTC audio processing of the extra `[aec]` is asked for."""
+        return self.echo == "aec" or self.noise_suppression or self.auto_gain
 
     @property
     def format(self) -> AudioFormat:
@@ -97,6 +123,38 @@ class AudioOutputConfig:
     @property
     def format(self) -> AudioFormat:
         return AudioFormat("pcm16", self.sample_rate_hz)
+
+
+@attrs.frozen
+class InterruptionPolicy:
+    """How the user's voice interrupts the agent. The default leaves it to the server, at once."""
+
+    by: Literal["server", "local", "manual"] = "server"
+    """`server`: when its voice detection reports speech. `local`: when the microphone's own detection hears it, for
+    servers that report late. `manual`: never; `interrupt()` does. Whoever spoke meanwhile is answered afterwards."""
+    min_speech_ms: int = attrs.field(default=0, validator=_in_range(0, 2000, "300 passes over coughs and 'mm-hm'"))
+    """How long the user has to speak for an interruption to count. Until then the agent's voice is lowered."""
+    duck_gain: float = attrs.field(default=0.25, validator=_in_range(0, 1, "0.25 is usual"))
+    """How loud the agent goes on meanwhile: 1 is unchanged, 0 is silent."""
+    detector: Literal["energy", "silero"] = "energy"
+    """The microphone's own voice detection: by loudness, or silero's model (`pip install 'trio-voice[local]'`)."""
+    greeting: bool = True
+    """Whether the greeting of an agent that `greets_first` may be interrupted."""
+
+    def __attrs_post_init__(self) -> None:
+        if self.by not in ("server", "local", "manual"):
+            raise ConfigError(f"by={self.by!r} is no way to interrupt; it is 'server', 'local' or 'manual'")
+        if self.detector not in ("energy", "silero"):
+            raise ConfigError(f"detector={self.detector!r} is not known; it is 'energy' or 'silero'")
+        if self.by == "manual" and self.min_speech_ms:
+            raise ConfigError(
+                f"min_speech_ms={self.min_speech_ms} has no meaning with by='manual', where no speech interrupts"
+            )
+
+    @property
+    def listens_itself(self) -> bool:
+        """Whether a voice detection of our own is needed."""
+        return self.by == "local" or self.min_speech_ms > 0
 
 
 @attrs.frozen

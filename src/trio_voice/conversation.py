@@ -7,21 +7,21 @@ no tool of it begins, and the model is told exactly what was heard.
 
 from __future__ import annotations
 
+import math
 from typing import Literal, assert_never
 
 import attrs
 import trio
-from msgspec import UNSET
 
 from trio_voice import events
 from trio_voice.agent import RealtimeAgent
+from trio_voice.asking import Asking, failure_of
 from trio_voice.barge_in import BargeIn, Cause, Speaking
 from trio_voice.channels import (
     Command,
     EndTurn,
     EventFanOut,
     FromServer,
-    Hold,
     InboxItem,
     Interrupted,
     LinkDown,
@@ -33,29 +33,31 @@ from trio_voice.channels import (
     ToolStarted,
     TurnPlayed,
     TurnStarted,
+    VoiceHeard,
     at_hand,
 )
 from trio_voice.config import SessionState
 from trio_voice.conversation_view import ConversationView
 from trio_voice.errors import ConfigError
+from trio_voice.interruption import InterruptionJudge, as_told
 from trio_voice.logs import log
 from trio_voice.microphone_gate import MicrophoneGate
 from trio_voice.outbox import Outbox
 from trio_voice.protocol import (
-    ClientEvent,
     ConversationItemCreate,
     Item,
-    ResponseConfig,
     ResponseCreate,
     ServerEvent,
     SessionUpdate,
     server_events as on,
 )
 from trio_voice.protocol.codec import RemoteProtocolError, UnknownEvent
-from trio_voice.protocol.resume import replay
 from trio_voice.protocol.session_config import SessionConfig
 from trio_voice.protocol.turns import ResponseArbiter
+from trio_voice.resumption import Resumption
+from trio_voice.server_detection import ServerDetection
 from trio_voice.tool_calls import ToolCalls
+from trio_voice.user_turn import UserTurn
 from trio_voice.utterances import Utterances
 
 HARMLESS_ERRORS = {"response_cancel_not_active", "conversation_already_has_active_response"}
@@ -78,18 +80,31 @@ async def run(
     Closes: its sending ends, and every event stream.
     """
     outbox = Outbox(playback, tool_calls, fan_out, unconfirmed={} if native_resume else None)
-    barge_in = BargeIn(outbox, view.history, view.tracker, agent)
+    detection = ServerDetection(as_told(agent.interruption, agent.turn_detection))
+    barge_in = BargeIn(outbox, view.history, view.tracker, detection)
     microphone, tools = MicrophoneGate(outbox, view, agent), ToolCalls(outbox, view.tracker, barge_in)
     utterances = Utterances(push_to_talk=agent.turn_detection is None)
-    conductor = _Conductor(outbox, view, agent, config, barge_in, microphone, tools, utterances)
+    conductor = _Conductor(outbox, view, agent, config, barge_in, microphone, tools, utterances, detection)
     try:
         with inbox:
-            async for item in inbox:
-                conductor.take(item)
+            while True:
+                item = await _receive(inbox, conductor.user.judge.deadline)
+                conductor.take(item) if item is not None else conductor.user.look()
                 for waiting in at_hand(inbox):
                     conductor.take(waiting)
+    except trio.EndOfChannel:
+        pass
     finally:
         outbox.close()
+
+
+async def _receive(inbox: trio.MemoryReceiveChannel[InboxItem], deadline: float) -> InboxItem | None:
+    """The next item; None when `deadline` comes first."""
+    if deadline == math.inf:
+        return await inbox.receive()
+    with trio.move_on_at(deadline):
+        return await inbox.receive()
+    return None
 
 
 @attrs.define(eq=False)
@@ -103,10 +118,9 @@ class _Conductor:
     microphone: MicrophoneGate
     tools: ToolCalls
     utterances: Utterances
+    detection: ServerDetection
     epoch: int = 0
     """Of the connection that is listened to."""
-    remembers: bool = False
-    """Its server has taken up the conversation that it had: it need not be told."""
     successor: LinkUp | None = None
     """A connection that is to take its place."""
     arbiter: ResponseArbiter = attrs.Factory(ResponseArbiter)
@@ -115,16 +129,34 @@ class _Conductor:
     """Responses out of band: they say nothing in this conversation."""
     cancel_when_created: bool = False
     """Interrupted by command before the answer began. Cleared when the user says something new."""
-    user_speaking: bool = False
-    speech_started_ms: int = 0
     configured_epoch: int = 0
     """The newest connection whose server has taken the configuration."""
-    response_owed: bool = False
-    """The connection was lost while the user waited for an answer."""
     texts: int = 0
     """How many the application has sent; they carry ids of our own."""
     postponed: list[Command] = attrs.Factory(list)
     """What the application asked for in an outage; each caller waits, so they are as many as the callers."""
+
+    asking: Asking = attrs.field(init=False)
+    user: UserTurn = attrs.field(init=False)
+    resumption: Resumption = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.asking = Asking(self.outbox, self.arbiter, self.detection)
+        self.user = UserTurn(
+            self.outbox,
+            self.view,
+            self.agent,
+            self.barge_in,
+            self.microphone,
+            self.detection,
+            speaking=lambda: self.speaking,
+            interrupt=self._interrupt,
+            respond=self.asking.respond,
+            judge=InterruptionJudge.for_detection(self.agent.interruption, self.agent.turn_detection),
+        )
+        self.resumption = Resumption(
+            self.outbox, self.view, self.barge_in, self.microphone, self.tools.ledger, self.utterances, self.arbiter
+        )
 
     # --- dispatch ---------------------------------------------------------------------------------
 
@@ -152,10 +184,14 @@ class _Conductor:
             case ToolResult():
                 self.tools.finished(item)
                 self._answer_if_owed()
+            case VoiceHeard(change):
+                self.user.voice_heard(change)
             case Command():
                 self._command(item)
             case _:
                 assert_never(item)
+        if self.detection.held and self.view.connected and not self.user.uninterruptible and not self.user.is_speaking:
+            self.asking.release()
         self.view.turn_in_progress = self._turn_in_progress
         self.view.awaiting_server = self.arbiter.asked or self.arbiter.active
         self.view.dropped_control = self.outbox.dropped_control
@@ -166,9 +202,8 @@ class _Conductor:
         speaking = self.speaking is not None and not (self.speaking.done and self.speaking.played)
         processing = self.view.phase is SessionState.PROCESSING
         holding = self.utterances.push_to_talk and self.microphone.listening
-        return (
-            self.user_speaking or holding or processing or speaking or self.tools.ledger.running or self.arbiter.asked
-        )
+        listening = self.user.is_speaking or holding
+        return listening or processing or speaking or self.tools.ledger.running or self.arbiter.asked
 
     # --- the connection ---------------------------------------------------------------------------
 
@@ -201,7 +236,7 @@ class _Conductor:
         news.handover.answered.set()
 
     def _move_to(self, news: LinkUp) -> None:
-        self.epoch, self.remembers = news.epoch, news.remembers
+        self.epoch, self.resumption.remembers = news.epoch, news.remembers
         self.outbox.connect(news.control)
         self.utterances.connect(news.sent)
 
@@ -218,31 +253,20 @@ class _Conductor:
 
     def _connection_gone(self) -> None:
         """Note what the user still waits for; what was under way will not be finished."""
-        self.utterances.connection_lost(self.outbox.now)
-        for item_id in self.utterances.wordless:
-            self.view.history.add(Item.user_audio(b"", id=item_id))
-            self.view.tracker.item_seen(item_id, self.outbox.now)
-        last = next((entry for entry in reversed(list(self.view.history)) if entry.kind == "message"), None)
-        asked = last is not None and (last.item_id in self.utterances.wordless or (last.role == "user" and last.text))
-        ended = self.view.phase is SessionState.PROCESSING or self.microphone.respond_on_commit
-        waiting = self.arbiter.asked or bool(asked and ended)
-        unheard = self.arbiter.active and self.speaking is not None and not self._words_of(self.speaking)
-        self.response_owed = self.response_owed or waiting or unheard
+        self.resumption.take_stock(self.speaking)
         self.arbiter.on_connection_lost()
-        self.user_speaking = self.cancel_when_created = False
-        if self.view.phase is SessionState.PROCESSING and not self.response_owed:
+        self.cancel_when_created = False
+        self.user.connection_gone()
+        if self.view.phase is SessionState.PROCESSING and not self.resumption.response_owed:
             self._settle()
         if self.speaking is not None and not self.speaking.done:
             self.speaking.done = True
             self.outbox.play(EndTurn(self.speaking.turn))
 
-    def _words_of(self, speaking: Speaking) -> bool:
-        entries = (self.view.history.get(item_id) for item_id in speaking.item_ids)
-        return any(entry is not None and entry.text for entry in entries)
-
     def _configured(self, session_id: str) -> None:
         resumed = self.configured_epoch > 0
         self.configured_epoch, self.view.connected, self.outbox.is_open = self.epoch, True, True
+        self.detection.connected()
         self.view.session_id = session_id
         log.info("session.connected", session=session_id, resumed=resumed)
         self.outbox.emit(events.Connected(at=self.outbox.now, session_id=session_id, resumed=resumed))
@@ -253,32 +277,18 @@ class _Conductor:
             self.view.phase = SessionState.CONNECTED
             self.view.ready.set()
             if self.agent.greets_first:
-                self._respond(ResponseCreate())
+                self.asking.speak(None, interruptible=self.agent.interruption.greeting)
             self.microphone.set()
 
     def _resume_conversation(self) -> None:
-        for event in self._what_to_tell():
-            self.outbox.send(event)
-        carried = self.utterances.carry_on(self.outbox.now)
-        self.microphone.carry_on(carried)
-        self.response_owed = self.response_owed and not carried
+        self.resumption.tell(self.speaking)
         postponed, self.postponed = self.postponed, []
         for command in postponed:
             self._command(command)
-        if self.response_owed and not postponed:
-            self._respond(ResponseCreate())
-        self.response_owed = False
+        if self.resumption.response_owed and not postponed:
+            self.asking.respond(ResponseCreate())
+        self.resumption.response_owed = False
         self._answer_if_owed()
-
-    def _what_to_tell(self) -> list[ClientEvent]:
-        if self.remembers and self.outbox.unconfirmed is not None:
-            return list(self.outbox.unconfirmed.values())
-        return replay(
-            self.view.history,
-            self.tools.ledger.results,
-            unfinished=self.barge_in.hold_back(self.speaking),
-            wordless=self.utterances.wordless,
-        )
 
     # --- what the server says ---------------------------------------------------------------------
 
@@ -301,21 +311,23 @@ class _Conductor:
             case on.SessionUpdated():
                 if self.configured_epoch != self.epoch:
                     self._configured(event.session.id or "")
+                else:
+                    self.detection.acknowledged()
             case on.ErrorEvent():
                 self._server_error(event)
             case RemoteProtocolError():
                 self.outbox.report(f"the server sent what is no event: {event.reason}", code=None, source="protocol")
             case on.InputAudioBufferSpeechStarted():
+                self.cancel_when_created = False
                 self.utterances.began(event.audio_start_ms)
-                self._speech_started(event.audio_start_ms)
+                self.user.speech_started(event)
             case on.InputAudioBufferSpeechStopped():
                 self.utterances.ended(event.item_id, event.audio_end_ms)
-                self._speech_stopped(event.audio_end_ms)
-            case on.InputAudioBufferCommitted():
-                self.utterances.committed(event.item_id)
-                if self.microphone.respond_on_commit:
-                    self.microphone.respond_on_commit = False
-                    self._respond(ResponseCreate())
+                self.user.speech_stopped(event)
+            case on.InputAudioBufferCommitted() | on.InputAudioBufferTimeoutTriggered():
+                if isinstance(event, on.InputAudioBufferCommitted):
+                    self.utterances.committed(event.item_id)
+                self.user.committed(event)
             case on.ConversationItemInputAudioTranscriptionDelta():
                 self._transcript("user", event.item_id, event.delta or "", final=False)
             case on.ConversationItemInputAudioTranscriptionCompleted():
@@ -349,6 +361,8 @@ class _Conductor:
         if error.event_id == f"configure_{self.epoch}" and self.configured_epoch != self.epoch:
             raise ConfigError(f"the server refused the configuration: {error.message}")
         if error.code == "conversation_already_has_active_response":
+            if self.arbiter.sent_id and self.speaking is not None:  # the response that began was not that one
+                self.user.uninterruptible.discard(self.speaking.turn)
             self.arbiter.on_collision()
         if error.code == "input_audio_buffer_commit_empty":
             self.utterances.refused()
@@ -357,36 +371,15 @@ class _Conductor:
             self.outbox.report(error.message or "unknown error", code=error.code or None, source="server")
 
     def _transcript(self, role: Literal["user", "agent"], item_id: str, delta: str, *, final: bool) -> None:
+        if self.user.is_dismissed(item_id):
+            return
         entry = self.view.history.get(item_id)
         text = entry.text if entry is not None else delta
         self.outbox.emit(
             events.Transcript(at=self.outbox.now, role=role, item_id=item_id, delta=delta, text=text, final=final)
         )
 
-    # --- the user's voice -------------------------------------------------------------------------
-
-    def _speech_started(self, audio_ms: int) -> None:
-        self.user_speaking, self.speech_started_ms = True, audio_ms
-        self.cancel_when_created = False
-        self.outbox.emit(events.SpeechStart(at=self.outbox.now, audio_ms=audio_ms))
-        detection = self.agent.turn_detection
-        if detection is None or detection.interrupt_response is not False:
-            self._interrupt("speech")
-        self.view.tracker.user_began(self.outbox.now)
-        self.view.phase = SessionState.LISTENING
-
-    def _speech_stopped(self, audio_ms: int) -> None:
-        self.user_speaking = False
-        self.outbox.emit(events.SpeechEnd(at=self.outbox.now, audio_ms=audio_ms))
-        self.view.tracker.user_ended(self.outbox.now, audio_ms - self.speech_started_ms)
-        self.view.phase = SessionState.PROCESSING
-
     # --- responses --------------------------------------------------------------------------------
-
-    def _respond(self, request: ResponseCreate) -> None:
-        allowed = self.arbiter.request(request)
-        if allowed is not None:
-            self.outbox.send(allowed)
 
     def _notice(self, turn: int, event: object) -> None:
         """A turn begins with the first event that names it: not every server sends `response.created`."""
@@ -395,8 +388,10 @@ class _Conductor:
         newest = self.speaking.turn if self.speaking is not None else 0
         if turn <= newest or turn in self.aside:
             return
+        if self.asking.begins_marked:
+            self.user.uninterruptible.add(turn)
         self.arbiter.on_created()
-        self.tools.ledger.answer_owed = self.response_owed = False
+        self.tools.ledger.answer_owed = self.resumption.response_owed = False
         response_id = event.response.id or "" if isinstance(event, on.ResponseCreated) else ""
         self.speaking = Speaking(turn, response_id)
         self.view.tracker.response_began(self.outbox.now)
@@ -423,7 +418,9 @@ class _Conductor:
             events.ResponseEnd(at=self.outbox.now, turn=turn, response_id=response.id or "", status=status)
         )
         if status == "failed":
-            self.outbox.report(f"the response failed: {_failure(response.status_details)}", code=None, source="server")
+            self.outbox.report(
+                f"the response failed: {failure_of(response.status_details)}", code=None, source="server"
+            )
         if following is not None:
             self.outbox.send(following)
         self._answer_if_owed()
@@ -441,12 +438,15 @@ class _Conductor:
             self.speaking.played = True
             if self.view.phase is SessionState.RESPONDING:
                 self._settle()
+        self.user.turn_over(turn)
 
     def _interrupt(self, cause: Cause) -> bool:
-        interrupted = self.barge_in.interrupt(self.speaking, cause)
+        reported = cause == "speech" and self.user.is_speaking
+        interrupted = self.barge_in.interrupt(self.speaking, cause, reported=reported)
         if interrupted:
-            self.arbiter.drop_waiting()
+            self.arbiter.drop_waiting(but_marked=cause == "speech")
             self._settle()
+            self.user.silenced()
         return interrupted
 
     # --- tools ------------------------------------------------------------------------------------
@@ -454,10 +454,10 @@ class _Conductor:
     def _answer_if_owed(self) -> None:
         """Ask for the response that tells the user what the tools found: once, when all have answered."""
         ledger = self.tools.ledger
-        free = self.view.connected and not self.user_speaking and not self.arbiter.active
+        free = self.view.connected and not self.user.is_speaking and not self.arbiter.active
         if free and ledger.answer_owed and not ledger.running:
             ledger.answer_owed = False
-            self._respond(ResponseCreate())
+            self.asking.respond(ResponseCreate())
 
     # --- commands ---------------------------------------------------------------------------------
 
@@ -473,6 +473,7 @@ class _Conductor:
                     self.barge_in.waiting.append(command)
                     return
             case "listen":
+                self.user.pressed()
                 self.microphone.listen(True)
             case "stop_listening":
                 self.microphone.listen(False)
@@ -480,18 +481,17 @@ class _Conductor:
                 self.microphone.muted = command.do == "mute"
                 self.microphone.set()
             case "pause" | "resume":
-                self._pause(command.do == "pause")
+                self.microphone.pause(command.do == "pause")
             case "text":
-                self._interrupt("manual")
+                if not self.user.uninterruptible:
+                    self._interrupt("manual")
                 self.cancel_when_created = False
                 self.view.tracker.user_began(self.outbox.now)
                 self._say_in_writing(command.text)
                 self.view.tracker.user_ended(self.outbox.now, 0.0)
-                self._respond(ResponseCreate())
+                self.asking.respond(ResponseCreate())
             case "respond":
-                instructions = command.instructions
-                config = ResponseConfig(instructions=instructions) if instructions is not None else UNSET
-                self._respond(ResponseCreate(response=config))
+                self.asking.speak(command.instructions, interruptible=command.interruptible)
             case _:
                 assert_never(command.do)
         command.done.set()
@@ -505,20 +505,6 @@ class _Conductor:
         self.view.tracker.item_seen(item_id, self.outbox.now)
         self.outbox.send(ConversationItemCreate(item=item))
 
-    def _pause(self, paused: bool) -> None:
-        if paused == self.view.paused:
-            return
-        self.view.paused = paused
-        self.microphone.set()
-        self.outbox.play(Hold(paused))
-        now = self.outbox.now
-        self.outbox.emit(events.Paused(at=now) if paused else events.Resumed(at=now))
-
     def _settle(self) -> None:
         """Nobody speaks, and nothing is awaited."""
         self.view.phase = SessionState.LISTENING if self.microphone.listening else SessionState.CONNECTED
-
-
-def _failure(details: object) -> str:
-    error = getattr(details, "error", None)
-    return getattr(error, "message", None) or getattr(error, "code", None) or "the server gave no reason"

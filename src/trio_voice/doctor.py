@@ -24,6 +24,7 @@ OLDEST_PYTHON = (3, 11)
 EXTRAS = {
     "local": "the offline speech stack of the local server",
     "fallback": "a small stand-in for it, where [local] has no wheel",
+    "aec": "echo cancellation, noise suppression and automatic gain for the microphone",
     "plot": "pictures of timelines",
 }
 """The extras of the distribution, and what each is for."""
@@ -32,6 +33,8 @@ PARTS = ("detector", "recogniser", "voice")
 """Of the local server's speech stack."""
 
 _REQUIREMENT = re.compile(r"^\s*([A-Za-z0-9._-]+)")
+_ON_THE_HEAD = re.compile(r"head(set|phone)|ear(phone|bud|piece)|airpod", re.IGNORECASE)
+_ECHO_CANCELLED = re.compile(r"echo.?cancel", re.IGNORECASE)
 _EXTRA = re.compile(r"""extra\s*==\s*['"]([^'"]+)['"]""")
 
 
@@ -66,6 +69,7 @@ def checks(
         _check_python(python),
         _check_packages("packages", needed, version_of),
         *_check_devices(list_devices),
+        _check_echo(list_devices, version_of),
         *(
             _check_packages(f"extra [{extra}]", extras[extra], version_of, extra=extra)
             for extra in EXTRAS
@@ -150,6 +154,25 @@ def _check_direction(name: str, devices: list[tuple[str, bool]], flag: str) -> C
             name, False, f"no default among: {detail}", f"Name one, as `trio-voice devices` lists them, or {flag}"
         )
     return Check(name, True, detail)
+
+
+def _check_echo(list_devices: Callable[[], list[DeviceInfo]], version_of: Callable[[str], str | None]) -> Check:
+    """Which echo policy fits, as far as names tell: whether somebody wears headphones is not to be known."""
+    try:
+        devices = list_devices()
+    except Exception:  # told by the check of the devices
+        devices = []
+    sounding = next((device.name for device in devices if device.is_default_output), "")
+    hearing = next((device.name for device in devices if device.is_default_input), "")
+    if _ECHO_CANCELLED.search(hearing):
+        return Check("echo", True, f"the microphone {hearing!r} cancels it by its name: --echo off", optional=True)
+    if _ON_THE_HEAD.search(sounding):
+        return Check("echo", True, f"{sounding!r} is worn, by its name: --echo off", optional=True)
+    where = f"{sounding!r} may be a loudspeaker" if sounding else "there is no default loudspeaker to go by"
+    if version_of("pywebrtc-audio") is not None:
+        return Check("echo", True, f"{where}: --echo aec; with headphones --echo off", optional=True)
+    remedy = "pip install 'trio-voice[aec]', then --echo aec. Headphones need neither."
+    return Check("echo", False, f"{where}: --echo gate, in which nobody can interrupt by voice", remedy, optional=True)
 
 
 def _check_key(environ: Mapping[str, str]) -> Check:

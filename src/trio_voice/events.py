@@ -145,6 +145,17 @@ class Interruption(SessionEvent):
 
 
 @attrs.frozen(kw_only=True)
+class FalseAlarm(SessionEvent):
+    """Somebody made a sound, shorter than `min_speech_ms`, while the agent spoke: it is at full level again.
+
+    Speech that follows at once may still become an interruption.
+    """
+
+    name: ClassVar[str] = "false_alarm"
+    turn: int
+
+
+@attrs.frozen(kw_only=True)
 class ToolCalled(SessionEvent):
     """A tool begins to run."""
 

@@ -8,6 +8,7 @@ import attrs
 
 from trio_voice import events
 from trio_voice.agent import RealtimeAgent
+from trio_voice.channels import Hold
 from trio_voice.config import SessionState
 from trio_voice.conversation_view import ConversationView
 from trio_voice.outbox import Outbox
@@ -28,6 +29,11 @@ class MicrophoneGate:
     muted: bool = False
     respond_on_commit: bool = False
     """The user let go of the button: ask for the answer once the utterance is committed."""
+
+    @property
+    def is_open(self) -> bool:
+        """The user is listened to."""
+        return self.listening and not self.muted and not self.view.paused
 
     def listen(self, listening: bool) -> None:
         """Open or close the gate. Without turn detection, closing it ends the user's turn."""
@@ -58,6 +64,16 @@ class MicrophoneGate:
         if push_to_talk and not self.listening:
             self.outbox.send(InputAudioBufferCommit())
         self.set(tail_ms=0 if push_to_talk or self.listening else CLOSING_SILENCE_MS)
+
+    def pause(self, paused: bool) -> None:
+        """Hold the conversation, or go on: what is played stands still as well."""
+        if paused == self.view.paused:
+            return
+        self.view.paused = paused
+        self.set()
+        self.outbox.play(Hold(paused))
+        now = self.outbox.now
+        self.outbox.emit(events.Paused(at=now) if paused else events.Resumed(at=now))
 
     def set(self, *, tail_ms: int = 0, commit: bool = False) -> None:
         """Tell the uplink how things stand. Before a server is configured it is told nothing: no sound is sent then."""

@@ -1,4 +1,4 @@
-"""The playback actor: Play | Interrupt | EndTurn | Hold → playback buffer → speaker; reports the heard position.
+"""The playback actor: Play | Interrupt | EndTurn | Hold | Duck → playback buffer → speaker; reports the heard position.
 
 One FIFO channel leads in, so an interruption takes effect exactly where it stands between the pieces of sound. The
 actor never waits on the device: it applies each item to a buffer that it alone owns, and the device pulls.
@@ -7,11 +7,14 @@ actor never waits on the device: it applies each item to a buffer that it alone 
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 
 import attrs
 import trio
 
+from trio_voice.audio import Frame
 from trio_voice.channels import (
+    Duck,
     EndTurn,
     Hold,
     InboxItem,
@@ -25,7 +28,9 @@ from trio_voice.channels import (
     offer,
 )
 from trio_voice.config import AudioOutputConfig
-from trio_voice.devices import OpenSpeaker, Speaker
+from trio_voice.devices import OpenSpeaker, Pull, Speaker
+from trio_voice.echo import PlaybackReference
+from trio_voice.frame_filters import FilterLine, FrameFilter
 from trio_voice.playback_buffer import BufferStatistics, ItemPosition, PlaybackBuffer
 
 REPORT_INTERVAL_S = 0.02
@@ -39,9 +44,11 @@ async def run(
     *,
     speaker: Speaker,
     config: AudioOutputConfig,
+    filters: Sequence[FrameFilter] = (),
+    reference: PlaybackReference | None = None,
     task_status: trio.TaskStatus[BufferStatistics] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Play until `inbox` is closed.
+    """Play until `inbox` is closed; tell `reference` what the speaker takes, after all `filters`.
 
     Raises: `DeviceError` if the speaker cannot be opened.
     Closes: `reports`, and the speaker.
@@ -54,12 +61,20 @@ async def run(
     )
     lock = threading.Lock()  # the device pulls from its own thread; each hold is a few microseconds
 
-    def pull(sample_count: int) -> bytes:
+    def pull_sound(sample_count: int) -> bytes:
         with lock:
             return buffer.pull(sample_count)
 
+    pull: Pull = pull_sound
+    if filters:
+        pull = _filtered(pull, FilterLine(filters, config.format), config)
+    if reference is not None:
+        pull = _told(pull, reference)
+
     with reports, inbox:
         async with speaker.open(config.format, pull) as device, trio.open_nursery() as nursery:
+            if reference is not None:
+                reference.unheard_samples = device.unheard_samples
             task_status.started(buffer.statistics)
             voice = _Voice(buffer, lock, device, reports)
             nursery.start_soon(voice.report_progress)
@@ -69,6 +84,27 @@ async def run(
                 for waiting in at_hand(inbox):
                     voice.apply(waiting)
             nursery.cancel_scope.cancel()
+
+
+def _filtered(pull: Pull, line: FilterLine, config: AudioOutputConfig) -> Pull:
+    pulled_samples = 0
+
+    def pull_filtered(sample_count: int) -> bytes:
+        nonlocal pulled_samples
+        block = Frame(pull(sample_count), pulled_samples / config.sample_rate_hz)
+        pulled_samples += sample_count
+        return line.filter(block).pcm
+
+    return pull_filtered
+
+
+def _told(pull: Pull, reference: PlaybackReference) -> Pull:
+    def pull_and_tell(sample_count: int) -> bytes:
+        pcm = pull(sample_count)
+        reference.push(pcm)
+        return pcm
+
+    return pull_and_tell
 
 
 async def _raise_failure(device: OpenSpeaker) -> None:
@@ -111,6 +147,9 @@ class _Voice:
             case Hold(held):
                 with self.lock:
                     self.buffer.held = held
+            case Duck(gain):
+                with self.lock:
+                    self.buffer.duck(gain) if gain < 1 else self.buffer.unduck()
 
     def _follow(self, turn: int) -> None:
         if turn > self.buffer.floor and turn not in self.turns:

@@ -15,7 +15,10 @@ from collections import deque
 
 import attrs
 
-from trio_voice.audio import BYTES_PER_SAMPLE, AudioFormat
+from trio_voice.audio import BYTES_PER_SAMPLE, AudioFormat, samples_of
+
+DUCK_RAMP_MS = 20
+"""From full level to silence, and back; part of the way takes part of it."""
 
 
 class Insertion(enum.Enum):
@@ -117,6 +120,7 @@ class PlaybackBuffer:
         self._last_sample = 0
         self.held = False
         """While true, `pull` gives silence and consumes nothing."""
+        self._gain = self._gain_wanted = 1.0
         self.statistics = BufferStatistics()
 
     @property
@@ -182,7 +186,16 @@ class PlaybackBuffer:
             self.statistics.silence_samples += missing
             self._timeline += missing
             parts.append(self._quiet(missing))
-        return b"".join(parts)
+        pcm = b"".join(parts)
+        return pcm if self._gain == self._gain_wanted == 1.0 else self._at_gain(pcm)
+
+    def duck(self, gain: float) -> None:
+        """Play on at `gain`, reached over `DUCK_RAMP_MS`. Nothing is lost by it, and every account stays as it is."""
+        self._gain_wanted = gain
+
+    def unduck(self) -> None:
+        """Back to the level that was sent."""
+        self._gain_wanted = 1.0
 
     def positions(self, unheard_samples: int = 0) -> tuple[ItemPosition, ...]:
         """Every item not yet retired, in the order it began, given the device's output latency in samples."""
@@ -212,6 +225,20 @@ class PlaybackBuffer:
         return not any(segment.track.turn <= turn for segment in self._segments)
 
     # --- inside -----------------------------------------------------------------------------------
+
+    def _at_gain(self, pcm: bytes) -> bytes:
+        import numpy as np
+
+        samples = samples_of(pcm)
+        step = 1 / max(1, self._format.samples_of_ms(DUCK_RAMP_MS))
+        ramp = np.arange(1, len(samples) + 1) * step
+        if self._gain_wanted > self._gain:
+            gains = np.minimum(self._gain + ramp, self._gain_wanted)
+        else:
+            gains = np.maximum(self._gain - ramp, self._gain_wanted)
+        self._gain = float(gains[-1]) if len(gains) else self._gain
+        quieter: bytes = (samples * gains).astype("<i2").tobytes()
+        return quieter
 
     def _may_flow(self) -> bool:
         """Whether sound may be pulled now: flowing already, or enough gathered to begin."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from types import TracebackType
@@ -38,11 +38,14 @@ from trio_voice.config import (
     SessionState,
 )
 from trio_voice.conversation_view import ConversationView
+from trio_voice.echo import EchoGate, PlaybackReference
 from trio_voice.errors import ConfigError, SessionEnded
 from trio_voice.events import EVENT_NAMES, PROTOCOL_EVENTS, Disconnected, ResponseAudio, SessionEvent
+from trio_voice.frame_filters import FrameFilter
 from trio_voice.logs import log
 from trio_voice.protocol.history import History
 from trio_voice.tracker import ConversationTracker, ConversationTurn, SessionMetrics, TranscriptLine
+from trio_voice.voice_activity import EnergyDetector, VoiceDetector, VoiceMeter
 
 if TYPE_CHECKING:
     from trio_voice.devices import Microphone, Speaker
@@ -67,12 +70,19 @@ class RealtimeSession:
         speaker: Speaker | None = None,
         audio_input: AudioInputConfig | None = None,
         audio_output: AudioOutputConfig | None = None,
+        capture_filters: Sequence[FrameFilter] = (),
+        playback_filters: Sequence[FrameFilter] = (),
         metadata: dict[str, Any] | None = None,
         open_stream: supervisor.OpenStream | None = None,
         wall_clock: Callable[[], float] = time.time,
         rng: random.Random | None = None,
     ) -> None:
         """`microphone` and `speaker` are opened when the agent's capabilities ask for them; None goes without.
+
+        `capture_filters` see the microphone's frames after what `audio_input` asks for, and before they are sent;
+        `playback_filters` see the blocks that the speaker takes.
+
+        Raises: `ConfigError` for an echo policy without what it needs.
 
         For tests: `open_stream` makes the byte stream of each connection in place of the network; `wall_clock` tells
         the date, against which a server's session limit is read; `rng` spreads the attempts to reconnect.
@@ -83,6 +93,11 @@ class RealtimeSession:
         self.audio_output = audio_output or AudioOutputConfig()
         self._microphone = microphone if agent.can(AgentCapability.VOICE_INPUT) else None
         self._speaker = speaker if agent.can(AgentCapability.VOICE_OUTPUT) else None
+        self._capture_filters, self._playback_filters = tuple(capture_filters), tuple(playback_filters)
+        self._reference: PlaybackReference | None = None
+        self._voice: VoiceMeter | None = None
+        if self._microphone is not None:
+            self._prepare_capture()
         self._open_stream = open_stream
         self._wall_clock = wall_clock
         self._rng = rng or random.Random()
@@ -95,6 +110,31 @@ class RealtimeSession:
         self._lifetime: AbstractAsyncContextManager[None] | None = None
         self._ended_at: float | None = None
         self._ended = trio.Event()
+
+    def _prepare_capture(self) -> None:
+        """What stands between the microphone and the wire. What an extra has to bring is loaded here, and only here."""
+        hearing, policy = self.audio_input, self.agent.interruption
+        if hearing.echo != "off":
+            if self._speaker is None or hearing.sample_rate_hz != self.audio_output.sample_rate_hz:
+                raise ConfigError(
+                    f"echo={hearing.echo!r} needs to know what is played: give the session a speaker of its own, at "
+                    "the sample rate of the microphone"
+                )
+            self._reference = PlaybackReference(self.audio_output.format, trio.current_time)
+        if hearing.processes:
+            from trio_voice.devices.webrtc import WebRtcFilter
+
+            self._capture_filters = (WebRtcFilter(hearing, self._reference), *self._capture_filters)
+        if hearing.echo == "gate" and self._reference is not None:
+            self._capture_filters = (EchoGate(self._reference, hearing.gate_tail_ms), *self._capture_filters)
+        if policy.listens_itself:
+            detector: VoiceDetector = EnergyDetector()
+            if policy.detector == "silero":
+                from trio_voice.devices.silero import SileroVoiceDetector
+
+                detector = SileroVoiceDetector()
+            detector.start(hearing.format)
+            self._voice = VoiceMeter(detector, hearing.format, policy.min_speech_ms)
 
     # --- the topology -----------------------------------------------------------------------------
 
@@ -130,9 +170,12 @@ class RealtimeSession:
                 nursery.start_soon(self._run_callbacks)
                 if speaker is not None:
                     play = partial(playback.run, playback_items, to_conversation.clone(), speaker=speaker)
+                    play = partial(play, filters=self._playback_filters, reference=self._reference)
                     self._buffer_statistics = await nursery.start(partial(play, config=self.audio_output))
                 if microphone is not None:
-                    await nursery.start(partial(capture.run, frames, microphone=microphone, config=self.audio_input))
+                    hear = partial(capture.run, frames, microphone=microphone, config=self.audio_input)
+                    hear = partial(hear, filters=self._capture_filters, voice=self._voice)
+                    await nursery.start(partial(hear, reports=to_conversation.clone()))
                 nursery.start_soon(partial(tools.run, tool_items, to_conversation.clone(), tools=self.agent.tools))
                 nursery.start_soon(
                     partial(
@@ -346,9 +389,13 @@ class RealtimeSession:
             raise ConfigError(f"agent {self.agent.name!r} takes no text; give it AgentCapability.TEXT_INPUT")
         await self._command("text", text=text)
 
-    async def respond(self, instructions: str | None = None) -> None:
-        """Ask the agent to speak, without a word from the user; `instructions` hold for this answer only."""
-        await self._command("respond", instructions=instructions)
+    async def respond(self, instructions: str | None = None, *, interruptible: bool = True) -> None:
+        """Ask the agent to speak, without a word from the user; `instructions` hold for this answer only.
+
+        With `interruptible=False` neither speech nor text interrupts it: they are answered when it was heard to its
+        end. `interrupt()` silences it all the same.
+        """
+        await self._command("respond", instructions=instructions, interruptible=interruptible)
 
     async def _command(
         self,
@@ -356,10 +403,11 @@ class RealtimeSession:
         *,
         text: str = "",
         instructions: str | None = None,
+        interruptible: bool = True,
     ) -> None:
         if self._lifetime is None or self._ended_at is not None:
             raise SessionEnded(f"{do!r} needs a running session: call it inside `async with`, before disconnect()")
-        command = Command(do, text=text, instructions=instructions)
+        command = Command(do, text=text, instructions=instructions, interruptible=interruptible)
         try:
             self._commands.send_nowait(command)
         except trio.BrokenResourceError:  # the conversation has ended, and the session is about to
@@ -375,8 +423,12 @@ class RealtimeSession:
 
 
 def _cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The one error in a group of one, however deep; else the group."""
-    error: BaseException = group
+    """The one error in a group of one, however deep; else the group.
+
+    A method that was waiting when the session broke has raised `SessionEnded`: that follows from the error that broke
+    it, and would only hide it.
+    """
+    error: BaseException = group.split(SessionEnded)[1] or group
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return error

@@ -14,6 +14,7 @@ REQUIREMENTS = [
     "moonshine-voice==0.0.49; extra == 'local'",
     "onnxruntime<2,>=1.20; extra == 'local'",
     'pocketsphinx<6,>=5.1.1; extra == "fallback"',
+    "pywebrtc-audio==0.2.0; extra == 'aec'",
 ]
 INSTALLED = {
     "attrs": "26.1.0",
@@ -21,6 +22,7 @@ INSTALLED = {
     "moonshine-voice": "0.0.49",
     "onnxruntime": "1.22",
     "pocketsphinx": "5.1.1",
+    "pywebrtc-audio": "0.2.0",
 }
 BOTH = DeviceInfo(
     name="Headset",
@@ -62,8 +64,10 @@ def test_a_machine_on_which_all_is_well_needs_no_remedy() -> None:
         "portaudio",
         "microphone",
         "loudspeaker",
+        "echo",
         "extra [local]",
         "extra [fallback]",
+        "extra [aec]",
         "OPENAI_API_KEY",
         "loopback",
     ]
@@ -102,7 +106,32 @@ def test_without_a_default_the_devices_are_still_named() -> None:
 
 def test_only_extras_and_the_key_are_optional() -> None:
     optional = {name for name, check in look().items() if check.optional}
-    assert optional == {"extra [local]", "extra [fallback]", "OPENAI_API_KEY"}
+    assert optional == {"echo", "extra [local]", "extra [fallback]", "extra [aec]", "OPENAI_API_KEY"}
+
+
+@pytest.mark.parametrize(
+    ("name", "installed", "advice", "is_ok"),
+    [
+        ("USB Headset", False, "--echo off", True),
+        ("AirPods Pro", False, "--echo off", True),
+        ("Echo-Cancel Source", False, "--echo off", True),
+        ("Rear Analog Stereo", True, "--echo aec", True),
+        ("Rear Analog Stereo", False, "--echo gate", False),
+    ],
+)
+def test_the_echo_policy_that_fits_is_named(name: str, installed: bool, advice: str, is_ok: bool) -> None:
+    import attrs
+
+    packages = INSTALLED if installed else {}
+    check = look(list_devices=lambda: [attrs.evolve(BOTH, name=name)], version_of=packages.get)["echo"]
+    assert advice in check.detail
+    assert check.ok is is_ok
+    assert is_ok or "pip install 'trio-voice[aec]'" in check.remedy
+
+
+@pytest.mark.parametrize("list_devices", [list, raising(DeviceError("none"))])
+def test_without_devices_the_echo_is_still_spoken_of(list_devices: Any) -> None:
+    assert "--echo aec" in look(list_devices=list_devices)["echo"].detail
 
 
 @pytest.mark.parametrize("key", ["sk-very-secret", " sk-very-secret"])

@@ -82,6 +82,7 @@ def test_a_message_in_pieces_with_a_ping_in_between_stays_one() -> None:
         b"\x81\x81abcd" + bytes([ord("a") ^ 0xFF]),  # no UTF-8
         sent([TextMessage(data="one", message_finished=False)]) + sent([TextMessage(data="two")]),
     ],
+    ids=["reserved bit", "unmasked", "long length", "no length", "no UTF-8", "a message within another"],
 )
 def test_what_breaks_the_rules_is_left_to_wsproto(spoilt: bytes) -> None:
     short, plain = both(sent([TextMessage(data="fine")]) + spoilt, ())

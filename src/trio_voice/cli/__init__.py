@@ -85,6 +85,16 @@ def demo(out: Path, url: str | None) -> None:
 @click.option("--agent", metavar="MODULE:NAME", default="trio_voice.demo.customer_service:AGENT", show_default=True)
 @click.option("--mic", metavar="DEVICE|FILE.wav", help="A microphone by name or number, or a file to be heard.")
 @click.option("--speaker", metavar="DEVICE|FILE.wav", help="A loudspeaker by name or number, or a file to be written.")
+@click.option(
+    "--echo",
+    type=click.Choice(["off", "gate", "aec"]),
+    default="off",
+    show_default=True,
+    help="What to do about the agent's voice in the microphone: cancel it (aec), or hear nothing meanwhile (gate).",
+)
+@click.option(
+    "--min-speech-ms", type=click.IntRange(0, 2000), help="How long you have to speak to interrupt; 300 spares coughs."
+)
 @click.option("--text", is_flag=True, help="Write in place of speaking: a line is a message. Ends with the input.")
 @click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="End by itself after this long.")
 @click.option("--summary", type=click.Path(dir_okay=False, path_type=Path), help="A file for the summary, as JSON.")
@@ -93,13 +103,15 @@ def talk(context: click.Context, /, **options: Any) -> None:
     """Talk to an agent: your microphone, your loudspeaker, a live transcript.
 
     With no key and no --url this starts the local server by itself, and ends it again. Speak while the agent speaks:
-    it falls silent. Wear headphones, or the agent hears itself. Ctrl-C ends the conversation; a second one, at once.
+    it falls silent. Wear headphones, or give --echo aec, or the agent hears itself. Ctrl-C ends the conversation; a
+    second one, at once.
 
     \b
     Examples:
       trio-voice talk                                  this computer's devices
       trio-voice talk --mic headset --speaker 3        others; `trio-voice devices` lists them
       trio-voice talk --mic question.wav --speaker answer.wav --seconds 20
+      trio-voice talk --echo aec --min-speech-ms 300   through a loudspeaker, sparing coughs
       trio-voice talk --text                           in writing
       trio-voice talk --text < questions.txt           each line is answered
       trio-voice talk --agent mine:AGENT               AGENT in mine.py, in this folder

@@ -20,7 +20,7 @@ from rich.console import Console
 from trio_voice.agent import RealtimeAgent
 from trio_voice.cli import writing
 from trio_voice.cli.running import Ending
-from trio_voice.config import AgentCapability, ConnectionOptions
+from trio_voice.config import AgentCapability, AudioInputConfig, ConnectionOptions
 from trio_voice.devices.meter import Meter, MeteredMicrophone, MeteredSpeaker
 from trio_voice.errors import ConfigError, DeviceError
 from trio_voice.session import RealtimeSession
@@ -39,11 +39,19 @@ async def talk(options: dict[str, Any], console: Console, ending: Ending) -> Non
     from trio_voice.picture import view
 
     agent = load_agent(options["agent"])
+    if options["min_speech_ms"] is not None:
+        patient = attrs.evolve(agent.interruption, min_speech_ms=options["min_speech_ms"])
+        agent = attrs.evolve(agent, interruption=patient)
+    hearing = AudioInputConfig(echo=options["echo"])
     in_writing: bool = options["text"]
     if in_writing:
         agent = _writing(agent, speaks=options["speaker"] is not None)
     remote = _remote_connection(options)
     await trio.to_thread.run_sync(_check_devices, options, agent, abandon_on_cancel=True)
+    if hearing.processes and not in_writing:
+        from trio_voice.devices.webrtc import WebRtcFilter
+
+        WebRtcFilter(hearing, None)  # what is missing is told before a server is started
     mouth, ear = Meter(), Meter()
     microphone = None if in_writing else MeteredMicrophone(_microphone(options["mic"]), mouth)
     speaker = None if in_writing and not options["speaker"] else MeteredSpeaker(_speaker(options["speaker"]), ear)
@@ -53,7 +61,9 @@ async def talk(options: dict[str, Any], console: Console, ending: Ending) -> Non
 
     async with AsyncExitStack() as stack:
         connection = remote or await _local_connection(options, stack, console)
-        session = RealtimeSession(agent, connection=connection, microphone=microphone, speaker=speaker)
+        session = RealtimeSession(
+            agent, connection=connection, microphone=microphone, speaker=speaker, audio_input=hearing
+        )
         page = session.events(protocol=True, audio=True) if in_writing else None
         entered = False
         try:

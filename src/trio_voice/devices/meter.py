@@ -36,6 +36,11 @@ class Meter:
     def note(self, pcm: bytes) -> None:
         self._latest = (self._latest + pcm)[-self._window_bytes :]
 
+    def filter(self, frame: Frame) -> Frame:
+        """As a `FrameFilter` in a session's line: the frame goes on as it is."""
+        self.note(frame.pcm)
+        return frame
+
     def level_dbfs(self) -> float:
         """RMS of the last 100 ms of `pcm16`: 0 is the loudest, -96 is silence, or nothing yet."""
         return level_dbfs(self._latest)

@@ -97,10 +97,25 @@ class ResponseArbiter:
             self._waiting.appendleft(self._sent)
         self.active, self.asked, self._sent = True, False, None
 
-    def drop_waiting(self) -> None:
-        """The user interrupted: what was going to be said is no longer wanted."""
-        self._waiting.clear()
-        self._sent = None
+    def drop_waiting(self, *, but_marked: bool = False) -> None:
+        """The user interrupted: what was going to be said is no longer wanted.
+
+        `but_marked`: except requests that carry an id of ours; they are to be heard whatever the user says.
+        """
+        marked = [waiting for waiting in self._waiting if but_marked and waiting.event_id]
+        self._waiting = deque(marked)
+        if not (but_marked and self.sent_id):
+            self._sent = None
+
+    @property
+    def sent_id(self) -> str:
+        """The id of the request on its way, where it carries one of ours."""
+        return (self._sent.event_id or "") if self._sent is not None else ""
+
+    @property
+    def marked_due(self) -> bool:
+        """A request with an id of ours is on its way, or waits."""
+        return (self.asked and bool(self.sent_id)) or any(waiting.event_id for waiting in self._waiting)
 
     def on_connection_lost(self) -> None:
         self.active, self.asked = False, False

@@ -1,6 +1,7 @@
 """Tools for testing what you build on trio-voice, without a sound card, without a network and without waiting.
 
 * `ScriptedMicrophone`, `RecordingSpeaker`: devices that run on Trio's clock, virtual or real.
+* `EchoingRoom`: a microphone that hears the loudspeaker too.
 * `memory_server`, `socket_server`: the local server, for a session's `open_stream`, on which a `Fault` can be struck.
 * `FaultyStream`: any byte stream, with the same faults.
 * `trio_voice.testing.strategies`: hypothesis strategies. `trio_voice.testing.simulate`: whole conversations at speed.
@@ -14,6 +15,7 @@ from trio_voice.testing.devices import (
     Utterance as Utterance,
 )
 from trio_voice.testing.faults import Fault as Fault, FaultyStream as FaultyStream
+from trio_voice.testing.room import EchoingRoom as EchoingRoom
 from trio_voice.testing.server import (
     FaultyServer as FaultyServer,
     ServedConnection as ServedConnection,

@@ -1,0 +1,58 @@
+"""Asking the server for responses: one at a time, and some that nobody may interrupt.
+
+A part of the conversation's step, synchronous. The invariant: from the request of a response that may not be
+interrupted until it was heard, the server neither interrupts nor answers by itself.
+"""
+
+from __future__ import annotations
+
+import attrs
+from msgspec import UNSET
+
+from trio_voice.outbox import Outbox
+from trio_voice.protocol import ResponseConfig, ResponseCreate
+from trio_voice.protocol.turns import ResponseArbiter
+from trio_voice.server_detection import ServerDetection
+
+
+@attrs.define(eq=False)
+class Asking:
+    outbox: Outbox
+    arbiter: ResponseArbiter
+    detection: ServerDetection
+    _marked: int = 0
+
+    def respond(self, request: ResponseCreate) -> None:
+        """Ask now, or when the response under way is over."""
+        allowed = self.arbiter.request(request)
+        if allowed is not None:
+            self.outbox.send(allowed)
+
+    def speak(self, instructions: str | None, *, interruptible: bool = True) -> None:
+        """Ask for an answer without a word from the user."""
+        config = ResponseConfig(instructions=instructions) if instructions is not None else UNSET
+        if interruptible:
+            self.respond(ResponseCreate(response=config))
+            return
+        update = self.detection.hold()
+        if update is not None:
+            self.outbox.send(update)
+        self._marked += 1
+        self.respond(ResponseCreate(event_id=f"uninterruptible_{self._marked}", response=config or ResponseConfig()))
+
+    @property
+    def begins_marked(self) -> bool:
+        """The response that begins is one that may not be interrupted, as far as can be told."""
+        return self.arbiter.asked and bool(self.arbiter.sent_id)
+
+    def release(self) -> None:
+        """The server interrupts and answers by itself again, unless more is to be heard."""
+        update = None if self.arbiter.marked_due else self.detection.release()
+        if update is not None:
+            self.outbox.send(update)
+
+
+def failure_of(details: object) -> str:
+    """Why a response failed, as the server puts it."""
+    error = getattr(details, "error", None)
+    return getattr(error, "message", None) or getattr(error, "code", None) or "the server gave no reason"

@@ -1,0 +1,70 @@
+"""What a lost connection leaves undone, and what the next one has to be told.
+
+A part of the conversation's step, synchronous. The invariant: what the user waits for when a connection goes is asked
+for on the next one, once; and nothing that was said or found is missing there.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+from trio_voice.barge_in import BargeIn, Speaking
+from trio_voice.config import SessionState
+from trio_voice.conversation_view import ConversationView
+from trio_voice.microphone_gate import MicrophoneGate
+from trio_voice.outbox import Outbox
+from trio_voice.protocol import ClientEvent, Item
+from trio_voice.protocol.resume import replay
+from trio_voice.protocol.turns import ResponseArbiter
+from trio_voice.tool_ledger import ToolLedger
+from trio_voice.utterances import Utterances
+
+
+@attrs.define(eq=False)
+class Resumption:
+    outbox: Outbox
+    view: ConversationView
+    barge_in: BargeIn
+    microphone: MicrophoneGate
+    ledger: ToolLedger
+    utterances: Utterances
+    arbiter: ResponseArbiter
+    remembers: bool = False
+    """The server of this connection has taken up the conversation that it had: it need not be told."""
+    response_owed: bool = False
+    """The connection was lost while the user waited for an answer."""
+
+    def take_stock(self, speaking: Speaking | None) -> None:
+        """The connection is gone. Before anything forgets what was under way on it."""
+        self.utterances.connection_lost(self.outbox.now)
+        for item_id in self.utterances.wordless:
+            self.view.history.add(Item.user_audio(b"", id=item_id))
+            self.view.tracker.item_seen(item_id, self.outbox.now)
+        last = next((entry for entry in reversed(list(self.view.history)) if entry.kind == "message"), None)
+        asked = last is not None and (last.item_id in self.utterances.wordless or (last.role == "user" and last.text))
+        ended = self.view.phase is SessionState.PROCESSING or self.microphone.respond_on_commit
+        waiting = self.arbiter.asked or bool(asked and ended)
+        unheard = self.arbiter.active and speaking is not None and not self._has_words(speaking)
+        self.response_owed = self.response_owed or waiting or unheard
+
+    def tell(self, speaking: Speaking | None) -> None:
+        """The next connection is open: give it what it does not know, and go on listening."""
+        for event in self._what_it_lacks(speaking):
+            self.outbox.send(event)
+        carried = self.utterances.carry_on(self.outbox.now)
+        self.microphone.carry_on(carried)
+        self.response_owed = self.response_owed and not carried  # who speaks on is answered after that
+
+    def _what_it_lacks(self, speaking: Speaking | None) -> list[ClientEvent]:
+        if self.remembers and self.outbox.unconfirmed is not None:
+            return list(self.outbox.unconfirmed.values())
+        return replay(
+            self.view.history,
+            self.ledger.results,
+            unfinished=self.barge_in.hold_back(speaking),
+            wordless=self.utterances.wordless,
+        )
+
+    def _has_words(self, speaking: Speaking) -> bool:
+        entries = (self.view.history.get(item_id) for item_id in speaking.item_ids)
+        return any(entry is not None and entry.text for entry in entries)
