@@ -14,7 +14,7 @@ ROOT = Path(trio_voice.__file__).parent
 
 CORE_MODULES = {
     "audio", "errors", "config", "events", "playback_buffer", "agent", "function_tools", "tracker",
-    "protocol", "logs", "restart_policy", "tool_ledger",
+    "protocol", "logs", "restart_policy", "tool_ledger", "gain", "jitter", "tracks",
 }  # fmt: skip
 ACTOR_MODULES = {
     "channels", "capture", "uplink", "downlink", "conversation", "playback", "tools", "supervisor", "session",

@@ -77,7 +77,7 @@ class Checked:
 
     def insert(self, turn: int, byte_count: int) -> None:
         samples = byte_count // 2
-        outcome = self.buffer.insert(turn, f"item {turn}", 0, marked(turn, samples) + b"\x7f" * (byte_count % 2))
+        outcome = self.buffer.insert(turn, f"item {turn}", 0, marked(turn, samples) + b"\x7f" * (byte_count % 2), 0.0)
         if turn <= self.floor:
             assert outcome is Insertion.STALE
             self.stale += samples
@@ -182,7 +182,7 @@ def test_an_ended_turn_sounds_whole_even_if_shorter_than_the_prebuffer(chunks: l
     buffer = buffer_of()
     position = 0
     for count in chunks:
-        buffer.insert(1, "item", 0, marked(1, count, position))
+        buffer.insert(1, "item", 0, marked(1, count, position), 0.0)
         position += count
     buffer.end(1)
     pulled = b"".join(buffer.pull(block) for _ in range(position // block + 1))
@@ -192,18 +192,18 @@ def test_an_ended_turn_sounds_whole_even_if_shorter_than_the_prebuffer(chunks: l
 
 def test_an_unfinished_turn_waits_for_the_prebuffer() -> None:
     buffer = buffer_of()
-    buffer.insert(1, "item", 0, marked(1, PREBUFFER_SAMPLES - 1))
+    buffer.insert(1, "item", 0, marked(1, PREBUFFER_SAMPLES - 1), 0.0)
     assert not any(buffer.pull(20))
-    buffer.insert(1, "item", 0, marked(1, 1, PREBUFFER_SAMPLES - 1))
+    buffer.insert(1, "item", 0, marked(1, 1, PREBUFFER_SAMPLES - 1), 0.0)
     assert buffer.pull(20) == marked(1, 20)
 
 
 def test_late_audio_of_an_interrupted_turn_never_sounds() -> None:
     buffer = buffer_of(fade_ms=5)
-    buffer.insert(1, "item", 0, marked(1, 100))
+    buffer.insert(1, "item", 0, marked(1, 100), 0.0)
     buffer.pull(40)
     buffer.interrupt(1)
-    assert buffer.insert(1, "item", 0, marked(1, 100, 100)) is Insertion.STALE
+    assert buffer.insert(1, "item", 0, marked(1, 100, 100), 0.0) is Insertion.STALE
     buffer.end(1)
     buffer.pull(40)  # the fade
     assert not any(buffer.pull(200))
@@ -213,7 +213,7 @@ def test_the_fade_is_the_same_whatever_was_queued_behind_it() -> None:
     fades = set()
     for rest in (b"", marked(1, 200, 40), bytes(400)):
         buffer = buffer_of(fade_ms=5)
-        buffer.insert(1, "item", 0, marked(1, 40) + rest)
+        buffer.insert(1, "item", 0, marked(1, 40) + rest, 0.0)
         buffer.pull(40)
         buffer.interrupt(1)
         fades.add(buffer.pull(80))
@@ -228,7 +228,7 @@ def test_the_fade_is_the_same_whatever_was_queued_behind_it() -> None:
 @pytest.mark.parametrize("level", [-32768, -1, 1, 32767])
 def test_the_extremes_fade_too(level: int) -> None:
     buffer = buffer_of(fade_ms=5)
-    buffer.insert(1, "item", 0, np.full(40, level, "<i2").tobytes())
+    buffer.insert(1, "item", 0, np.full(40, level, "<i2").tobytes(), 0.0)
     buffer.pull(40)
     buffer.interrupt(1)
     faded = samples_of(buffer.pull(41)).astype(int) * (1 if level > 0 else -1)
@@ -239,7 +239,7 @@ def test_the_extremes_fade_too(level: int) -> None:
 
 def test_interrupting_an_old_turn_does_not_touch_the_one_that_sounds() -> None:
     buffer = buffer_of(fade_ms=5)
-    buffer.insert(2, "item", 0, marked(2, 200))
+    buffer.insert(2, "item", 0, marked(2, 200), 0.0)
     buffer.pull(40)
     assert buffer.interrupt(1) == 0
     assert buffer.pull(40) == marked(2, 40, 40)
@@ -247,11 +247,11 @@ def test_interrupting_an_old_turn_does_not_touch_the_one_that_sounds() -> None:
 
 def test_the_next_turn_sounds_whole_after_an_interruption() -> None:
     buffer = buffer_of(fade_ms=5)
-    buffer.insert(1, "first", 0, marked(1, 100))
+    buffer.insert(1, "first", 0, marked(1, 100), 0.0)
     buffer.pull(40)
     buffer.interrupt(1)
     buffer.interrupt(1)
-    buffer.insert(2, "second", 0, marked(2, 100))
+    buffer.insert(2, "second", 0, marked(2, 100), 0.0)
     buffer.end(2)
     pulled = b"".join(buffer.pull(20) for _ in range(12))
     assert marked(2, 100) in pulled
@@ -260,7 +260,7 @@ def test_the_next_turn_sounds_whole_after_an_interruption() -> None:
 
 def test_a_hold_goes_quiet_without_a_pop_and_loses_nothing() -> None:
     buffer = buffer_of(fade_ms=5)
-    buffer.insert(1, "item", 0, marked(1, 200))
+    buffer.insert(1, "item", 0, marked(1, 200), 0.0)
     buffer.pull(40)
     buffer.held = True
     quiet = samples_of(buffer.pull(80))
@@ -272,7 +272,7 @@ def test_a_hold_goes_quiet_without_a_pop_and_loses_nothing() -> None:
 
 def test_an_interruption_during_a_hold_is_silent() -> None:
     buffer = buffer_of(fade_ms=5)
-    buffer.insert(1, "item", 0, marked(1, 200))
+    buffer.insert(1, "item", 0, marked(1, 200), 0.0)
     buffer.pull(40)
     buffer.held = True
     buffer.pull(80)
@@ -282,7 +282,7 @@ def test_an_interruption_during_a_hold_is_silent() -> None:
 
 def test_running_dry_between_two_blocks_is_an_underrun() -> None:
     buffer = buffer_of()
-    buffer.insert(1, "item", 0, marked(1, 40))
+    buffer.insert(1, "item", 0, marked(1, 40), 0.0)
     buffer.pull(40)
     buffer.positions(0)
     buffer.pull(40)
@@ -294,10 +294,10 @@ def test_running_dry_between_two_blocks_is_an_underrun() -> None:
 def test_a_retired_turn_is_out_of_the_account_for_good() -> None:
     buffer = buffer_of()
     for turn in (1, 2):
-        buffer.insert(turn, f"item {turn}", 0, marked(turn, 40))
+        buffer.insert(turn, f"item {turn}", 0, marked(turn, 40), 0.0)
         buffer.end(turn)
     buffer.pull(50)
     buffer.retire(1)
     (position,) = buffer.positions(0)
     assert (position.turn, position.heard_ms) == (2, EIGHT_KHZ.ms_of_samples(10))
-    assert buffer.insert(1, "item 1", 0, marked(1, 40)) is Insertion.STALE
+    assert buffer.insert(1, "item 1", 0, marked(1, 40), 0.0) is Insertion.STALE

@@ -101,7 +101,18 @@ class Hold:
     held: bool
 
 
-PlaybackItem: TypeAlias = Play | Interrupt | EndTurn | Hold
+@attrs.frozen
+class Duck:
+    """Play at `gain` times the level from here on, 0 to 1, reached within `ramp_ms`; 1 is full level again.
+
+    An interruption of the turn that sounds ends it.
+    """
+
+    gain: float
+    ramp_ms: float = 50.0
+
+
+PlaybackItem: TypeAlias = Play | Interrupt | EndTurn | Hold | Duck
 
 
 # --- conversation → tool executor -----------------------------------------------------------------

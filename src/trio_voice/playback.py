@@ -1,4 +1,4 @@
-"""The playback actor: Play | Interrupt | EndTurn | Hold → playback buffer → speaker; reports the heard position.
+"""The playback actor: Play | Interrupt | EndTurn | Hold | Duck → playback buffer → speaker; reports the heard position.
 
 One FIFO channel leads in, so an interruption takes effect exactly where it stands between the pieces of sound. The
 actor never waits on the device: it applies each item to a buffer that it alone owns, and the device pulls.
@@ -12,6 +12,7 @@ import attrs
 import trio
 
 from trio_voice.channels import (
+    Duck,
     EndTurn,
     Hold,
     InboxItem,
@@ -47,7 +48,9 @@ async def run(
     """
     buffer = PlaybackBuffer(
         config.format,
+        device_rate_hz=config.device_rate_hz,
         prebuffer_ms=config.prebuffer_ms,
+        prebuffer_bounds_ms=(config.shortest_prebuffer_ms, config.longest_prebuffer_ms),
         capacity_ms=config.capacity_ms,
         fade_ms=config.fade_ms,
     )
@@ -58,7 +61,7 @@ async def run(
             return buffer.pull(sample_count)
 
     with reports, inbox:
-        async with speaker.open(config.format, pull) as device, trio.open_nursery() as nursery:
+        async with speaker.open(config.device_format, pull) as device, trio.open_nursery() as nursery:
             task_status.started(buffer.statistics)
             voice = _Voice(buffer, lock, device, reports)
             nursery.start_soon(voice.report_progress)
@@ -91,7 +94,7 @@ class _Voice:
         match item:
             case Play(turn, item_id, content_index, pcm):
                 with self.lock:
-                    self.buffer.insert(turn, item_id, content_index, pcm)
+                    self.buffer.insert(turn, item_id, content_index, pcm, trio.current_time())
                 self._follow(turn)
             case EndTurn(turn):
                 with self.lock:
@@ -108,6 +111,9 @@ class _Voice:
             case Hold(held):
                 with self.lock:
                     self.buffer.held = held
+            case Duck(gain, ramp_ms):
+                with self.lock:
+                    self.buffer.duck(gain, ramp_ms)
 
     def _follow(self, turn: int) -> None:
         if turn > self.buffer.floor and turn not in self.turns:

@@ -277,11 +277,19 @@ class RealtimeSession:
         dropped = {"frames": self._frames.dropped, "events": self._fan_out.dropped}
         dropped["control"] = self._view.dropped_control
         dropped["stale_frames"] = self._link.uplink.stale_frames
-        if self._buffer_statistics is not None:
-            dropped["stale_samples"] = self._buffer_statistics.stale_samples
-            dropped["overflow_samples"] = self._buffer_statistics.overflow_samples
-            dropped["underruns"] = self._buffer_statistics.underruns
-        return self._view.tracker.metrics(at, dropped, round_trip_ms=self._link.round_trips.median_ms)
+        played = self._buffer_statistics
+        if played is not None:
+            dropped["stale_samples"] = played.stale_samples
+            dropped["overflow_samples"] = played.overflow_samples
+            dropped["underruns"] = played.underruns
+            dropped["late_chunks"] = played.late_chunks
+        return self._view.tracker.metrics(
+            at,
+            dropped,
+            round_trip_ms=self._link.round_trips.median_ms,
+            jitter_ms=played.jitter_ms if played is not None else None,
+            prebuffer_ms=played.prebuffer_ms if played is not None else None,
+        )
 
     def summary(self) -> dict[str, Any]:
         """The session in plain values, ready for JSON."""

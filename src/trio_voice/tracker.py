@@ -67,6 +67,9 @@ class SessionMetrics:
     tool_call_count: int
     round_trip_ms: float | None
     """Of the latest pings to the server, the median; None before the first."""
+    jitter_ms: float | None
+    """How unevenly the agent's voice arrives, and what is gathered of it before it is played; None without a speaker."""
+    prebuffer_ms: float | None
     dropped: Mapping[str, int]
     """What was dropped, by channel."""
 
@@ -183,7 +186,15 @@ class ConversationTracker:
                 )
         return lines
 
-    def metrics(self, at: float, dropped: Mapping[str, int], *, round_trip_ms: float | None = None) -> SessionMetrics:
+    def metrics(
+        self,
+        at: float,
+        dropped: Mapping[str, int],
+        *,
+        round_trip_ms: float | None = None,
+        jitter_ms: float | None = None,
+        prebuffer_ms: float | None = None,
+    ) -> SessionMetrics:
         latencies = [turn.latency_ms for turn in self._turns if turn.latency_ms is not None]
         return SessionMetrics(
             started_at=self.started_at,
@@ -195,6 +206,8 @@ class ConversationTracker:
             truncation_count=self.truncation_count,
             tool_call_count=sum(len(turn.tools) for turn in self._turns),
             round_trip_ms=round_trip_ms,
+            jitter_ms=jitter_ms,
+            prebuffer_ms=prebuffer_ms,
             dropped=dict(dropped),
         )
 
