@@ -6,7 +6,7 @@ delivered and no tool of it begins. `silenced` follows when playback has answere
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Literal, TypeAlias
 
 import attrs
@@ -89,7 +89,8 @@ class BargeIn:
             cancel=active and not self._server_cancels(cause),
         ):
             self.outbox.send(event)
-        self._cut_record(news, unheard_items)
+        self.tracker.agent_played(self.outbox.now, sum(position.heard_ms for position in news.positions))
+        self._cut_record(news.positions, unheard_items)
         if active or news.discarded_ms > 0:
             self._report(news, cause)
         self._restore(set(self.unrestored))
@@ -103,8 +104,16 @@ class BargeIn:
         """Playback has yet to say that it is silent."""
         return bool(self._causes)
 
-    def played(self, positions: Iterable[ItemPosition], speaking: Speaking | None) -> None:
-        """All of these was heard; with that, if `speaking` is over, all there is."""
+    def played(self, positions: Collection[ItemPosition], speaking: Speaking | None) -> None:
+        """All of these was heard; with that, if `speaking` is over, all there is.
+
+        Sound that the playback buffer had no room for was not: the record ends where it broke off.
+        """
+        if any(position.heard_ms < position.received_ms for position in positions):
+            known = [position for position in positions if position.item_id not in self.unrestored]
+            for event in plan_truncation(known, complete_items=self.complete_items, cancel=False):
+                self.outbox.send(event)
+            self._cut_record(positions, [])
         heard = {position.item_id for position in positions}
         self.complete_items -= heard
         self._restore(heard if speaking is not None and not speaking.played else self.unrestored | heard)
@@ -126,11 +135,10 @@ class BargeIn:
                 item = Item.assistant_text(entry.heard_text.strip(), id=item_id)
                 self.outbox.send(ConversationItemCreate(item=item))
 
-    def _cut_record(self, news: Interrupted, unheard_items: list[str]) -> None:
+    def _cut_record(self, positions: Iterable[ItemPosition], unheard_items: list[str]) -> None:
         now = self.outbox.now
-        heard = _by_item(news.positions)
+        heard = _by_item(positions)
         self.complete_items.difference_update(heard)
-        self.tracker.agent_played(now, sum(position.heard_ms for position in news.positions))
         for item_id, position in heard.items():
             if position.heard_ms < 1:  # less than the protocol can say
                 self.history.delete(item_id)

@@ -20,8 +20,8 @@ class JitterEstimator:
 
         n = max(0, (t[i] - t[0]) - s[i])
 
-    A server that sends faster than real time has none, however unevenly it sends. From it come a mean, a mean deviation,
-    and what is gathered:
+    A server that sends faster than real time has none, however unevenly it sends. From it come a mean, a mean
+    deviation, and what is gathered:
 
         d = d + (n - d) / 16          v = v + (|n - d| - v) / 16          prebuffer = d + 4 v
 

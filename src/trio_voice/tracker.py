@@ -67,11 +67,12 @@ class SessionMetrics:
     tool_call_count: int
     round_trip_ms: float | None
     """Of the latest pings to the server, the median; None before the first."""
-    jitter_ms: float | None
-    """How unevenly the agent's voice arrives, and what is gathered of it before it is played; None without a speaker."""
-    prebuffer_ms: float | None
     dropped: Mapping[str, int]
     """What was dropped, by channel."""
+    jitter_ms: float | None = None
+    """How unevenly the agent's voice arrives; None without a speaker."""
+    prebuffer_ms: float | None = None
+    """What is gathered of it before it is played."""
 
 
 @attrs.define(eq=False)
@@ -206,9 +207,9 @@ class ConversationTracker:
             truncation_count=self.truncation_count,
             tool_call_count=sum(len(turn.tools) for turn in self._turns),
             round_trip_ms=round_trip_ms,
+            dropped=dict(dropped),
             jitter_ms=jitter_ms,
             prebuffer_ms=prebuffer_ms,
-            dropped=dict(dropped),
         )
 
     # --- inside -----------------------------------------------------------------------------------
