@@ -1,4 +1,7 @@
-"""Profiles of the property tests: `pytest --hypothesis-profile long` looks a hundred times harder."""
+"""Profiles of the property tests: `pytest --hypothesis-profile long` looks a hundred times harder.
+
+With `hundred-thousand` choose a test, and give `--timeout 0`: `scripts/fuzz --interleavings 100000` is meant for that.
+"""
 
 from __future__ import annotations
 
@@ -9,4 +12,5 @@ QUICK_PHASES = (Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink)
 
 settings.register_profile("ci", deadline=None, max_examples=30, phases=QUICK_PHASES)
 settings.register_profile("long", deadline=None, max_examples=1000, phases=QUICK_PHASES)
+settings.register_profile("hundred-thousand", deadline=None, max_examples=100_000, phases=QUICK_PHASES, database=None)
 settings.load_profile("ci")

@@ -173,14 +173,13 @@ class Checked:
 
     def turn_of(self, response: int) -> int:
         delta = ResponseOutputAudioDelta(response_id=f"r{response}", item_id="", delta=b"")
-        turn = self.turns.turn_of(delta)
+        turn = self.turns.turn_of(delta, self.epoch)
         assert turn is not None
         return turn
 
     def reconnect(self) -> None:
         """A new connection counts responses on, though it may use the same ids, and its server knows no items."""
         self.epoch += 1
-        self.turns.start_connection()
         self.server = ConversationItems()
 
     def insert(self, response: int, byte_count: int) -> None:

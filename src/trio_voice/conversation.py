@@ -167,6 +167,7 @@ class _Conductor:
         if self.view.connected:  # the news of the loss was about a connection that had just been replaced
             self._connection_gone()
         self.epoch, self.successor = news.epoch, None
+        self.barge_in.epoch = 0
         self.outbox.connect(news.control)
         self.outbox.send(configure)
 
@@ -221,6 +222,7 @@ class _Conductor:
     def _configured(self, session_id: str) -> None:
         resumed = self.configured_epoch > 0
         self.configured_epoch, self.view.connected = self.epoch, True
+        self.barge_in.epoch = self.epoch
         self.view.session_id = session_id
         log.info("session.connected", session=session_id, resumed=resumed)
         self.outbox.emit(events.Connected(at=self.outbox.now, session_id=session_id, resumed=resumed))
@@ -293,8 +295,8 @@ class _Conductor:
                 if turn is None or turn > self.barge_in.floor:
                     self._transcript("agent", event.item_id, "", final=True)
             case on.ResponseOutputItemAdded():
-                if self.speaking is not None and turn == self.speaking.turn and event.item.type == "message":
-                    self.speaking.item_ids.append(event.item.id or "")
+                if turn is not None and turn not in self.aside and event.item.type == "message" and event.item.id:
+                    self.barge_in.item_added(turn, event.item.id, self.speaking)
             case on.ResponseOutputAudioDone():
                 self.barge_in.complete_items.add(event.item_id)
             case on.ResponseOutputItemDone():
@@ -359,7 +361,7 @@ class _Conductor:
         self.arbiter.on_created()
         self.tools.ledger.answer_owed = self.response_owed = False
         response_id = event.response.id or "" if isinstance(event, on.ResponseCreated) else ""
-        self.speaking = Speaking(turn, response_id)
+        self.speaking = Speaking(turn, response_id, self.epoch)
         self.view.tracker.response_began(self.outbox.now)
         self.view.phase = SessionState.RESPONDING
         self.outbox.fan_out.open_turn = turn
