@@ -1,18 +1,27 @@
-"""Barge-in where the application is slow, and the record of sound that there was no room for."""
+"""Barge-in where the application is slow, where news crosses on its way, and where sound did not fit."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
 
+import attrs
 import pytest
 import trio
 from trio.testing import MockClock
 
 from kit import RATE_HZ, Peer, call, call_peer
 from test_session_peer import SPEECH_STARTED, created, delta, done
-from trio_voice import AudioOutputConfig, events
+from trio_voice import AudioOutputConfig, RealtimeAgent, events
+from trio_voice.barge_in import BargeIn, Speaking
+from trio_voice.channels import EventFanOut, Interrupted, PlaybackItem, Send, ToolItem, UplinkItem
+from trio_voice.outbox import Outbox
+from trio_voice.playback_buffer import ItemPosition
+from trio_voice.protocol import ClientEvent, ConversationItemCreate, ConversationItemDelete, ConversationItemTruncate
+from trio_voice.protocol.history import History
+from trio_voice.protocol.server_events import ResponseOutputAudioTranscriptDelta
 from trio_voice.server.scripted import Say, ScriptedBrain, marked_samples, turns_in
+from trio_voice.tracker import ConversationTracker
 
 BURST = 60
 """Pieces of sound that the application has not taken when the user begins to speak."""
@@ -97,3 +106,105 @@ async def test_what_there_was_no_room_for_is_not_remembered_as_said(autojump_clo
     (remembered,) = [item for item in brain.requests[1].items if item.role == "assistant"]
     assert words.startswith(remembered.text or "-")
     assert len(remembered.text) < len(words)
+
+
+# --- news that crosses on its way: the conversation's part alone ----------------------------------
+
+
+@attrs.define(eq=False)
+class Bench:
+    """Barge-in with its channels in the test's hands."""
+
+    barge_in: BargeIn
+    control: trio.MemoryReceiveChannel[UplinkItem]
+    playback: trio.MemoryReceiveChannel[PlaybackItem]
+
+    def told(self) -> list[ClientEvent]:
+        """What the server has been told since the last look."""
+        told = []
+        while self.control.statistics().current_buffer_used:
+            item = self.control.receive_nowait()
+            assert isinstance(item, Send)
+            told.append(item.event)
+        return told
+
+    def says(self, item_id: str, words: str) -> None:
+        self.barge_in.history.apply(ResponseOutputAudioTranscriptDelta(item_id=item_id, response_id="r", delta=words))
+
+    def remembers(self) -> list[str]:
+        return [entry.heard_text for entry in self.barge_in.history]
+
+
+def bench(epoch: int = 1) -> Bench:
+    to_playback, playback = trio.open_memory_channel[PlaybackItem](9)
+    to_tools, _ = trio.open_memory_channel[ToolItem](9)
+    to_control, control = trio.open_memory_channel[UplinkItem](9)
+    history = History()
+    outbox = Outbox(to_playback, to_tools, EventFanOut(), to_control)
+    barge_in = BargeIn(outbox, history, ConversationTracker(history, started_at=0.0), RealtimeAgent(), epoch=epoch)
+    return Bench(barge_in, control, playback)
+
+
+def at(turn: int, item_id: str, heard_ms: float, received_ms: float) -> ItemPosition:
+    return ItemPosition(turn, item_id, 0, received_ms=received_ms, heard_ms=heard_ms)
+
+
+async def test_the_next_answer_is_untouched_when_it_begins_before_playback_has_answered() -> None:
+    """It has begun by the time at which the first one is reported silent; its items were deleted once."""
+    on = bench()
+    first, second = Speaking(1, "r1", item_ids=["first"]), Speaking(2, "r2", item_ids=["second"])
+    on.says("second", "The next answer.")
+    on.barge_in.interrupt(first, "speech")
+    first.done = True
+    on.barge_in.silenced(Interrupted(1, (at(1, "first", 500, 900),), 400), second)
+    assert on.told() == [ConversationItemTruncate(item_id="first", content_index=0, audio_end_ms=500)]
+    assert "The next answer." in on.remembers()
+
+
+async def test_an_answer_heard_to_its_end_is_not_deleted_by_an_interruption_that_came_too_late() -> None:
+    on = bench()
+    answer = Speaking(1, "r1", item_ids=["heard"], done=True)
+    on.says("heard", "All of it.")
+    on.barge_in.complete_items.add("heard")
+    on.barge_in.interrupt(answer, "speech")
+    on.barge_in.played([at(1, "heard", 900, 900)], answer)  # said before playback had seen the interruption
+    on.barge_in.silenced(Interrupted(1, (), 0), answer)
+    assert on.told() == []
+    assert on.remembers() == ["All of it."]
+
+
+async def test_an_item_that_begins_after_its_turn_was_silenced_is_not_kept() -> None:
+    on = bench()
+    answer = Speaking(1, "r1", item_ids=["first"])
+    on.barge_in.interrupt(answer, "manual")
+    on.barge_in.item_added(1, "second", answer)
+    on.barge_in.silenced(Interrupted(1, (), 0), answer)
+    assert [event for event in on.told() if isinstance(event, ConversationItemDelete)] == [
+        ConversationItemDelete(item_id="first"),
+        ConversationItemDelete(item_id="second"),
+    ]
+    on.barge_in.item_added(1, "third", answer)
+    assert on.told() == [ConversationItemDelete(item_id="third")]
+
+
+async def test_a_server_is_told_nothing_of_items_that_another_one_made() -> None:
+    """What was heard of them is restored as text, and text is never truncated."""
+    on = bench(epoch=2)
+    answer = Speaking(1, "r1", epoch=1, item_ids=["old"], done=True)
+    on.says("old", "One two three four.")
+    on.barge_in.hold_back(answer)
+    on.barge_in.interrupt(answer, "speech")
+    on.barge_in.silenced(Interrupted(1, (at(1, "old", 500, 1000),), 500), answer)
+    (restored,) = on.told()
+    assert isinstance(restored, ConversationItemCreate)
+    assert "One two" in restored.item.text
+    assert "four" not in restored.item.text
+
+
+async def test_a_server_that_is_not_configured_yet_is_told_later() -> None:
+    on = bench(epoch=0)
+    answer = Speaking(1, "r1", epoch=1, item_ids=["old"], done=True)
+    on.says("old", "One two three four.")
+    on.barge_in.interrupt(answer, "speech")
+    on.barge_in.silenced(Interrupted(1, (at(1, "old", 500, 1000),), 500), answer)
+    assert on.told() == []

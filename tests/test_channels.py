@@ -235,6 +235,21 @@ async def test_whoever_subscribes_too_late_gets_an_end_not_a_hang() -> None:
     assert await all_of(fan_out.subscribe()) == []
 
 
+async def test_a_listener_that_waits_while_audio_is_discarded_gets_what_comes_next() -> None:
+    """Discarding makes a new queue; whoever is parked must not be left with the old one."""
+    stream = EventStream(audio=True)
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+
+            async def listen() -> None:
+                assert await anext(stream) == word(1)
+
+            nursery.start_soon(listen)
+            await trio.testing.wait_all_tasks_blocked()
+            stream.discard_audio(1)
+            stream.put(word(1))
+
+
 async def test_discarding_audio_reaches_every_listener() -> None:
     fan_out = EventFanOut()
     first, second = fan_out.subscribe(audio=True), fan_out.subscribe(audio=True)

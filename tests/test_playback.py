@@ -28,6 +28,7 @@ from trio_voice.channels import (
 )
 from trio_voice.config import AudioOutputConfig
 from trio_voice.devices import OpenSpeaker, Pull
+from trio_voice.devices.wav import SoftwareSpeaker
 from trio_voice.errors import DeviceError
 from trio_voice.server.scripted import marked_samples, turns_in
 from trio_voice.testing.devices import RecordingSpeaker
@@ -176,6 +177,27 @@ async def test_a_hold_keeps_the_rest(autojump_clock: MockClock) -> None:
         await trio.sleep(1)
         assert on_stage.recorded_ms(1) == 300
         assert len(on_stage.reported(TurnPlayed)) == 1
+
+
+async def test_an_interruption_does_not_wait_for_a_device_that_hangs(autojump_clock: MockClock) -> None:
+    """A blocking clear would wait for a pull that never comes."""
+
+    class Hanging(RecordingSpeaker):
+        @asynccontextmanager
+        async def open(self, audio_format: AudioFormat, pull: Pull) -> AsyncIterator[OpenSpeaker]:
+            yield SoftwareSpeaker()
+
+    send, inbox = trio.open_memory_channel[PlaybackItem](10)
+    reports_send, reports = trio.open_memory_channel[InboxItem](10)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(partial(playback.run, inbox, reports_send, speaker=Hanging(), config=CONFIG))
+        for item in (play(1, 300), Interrupt(1)):
+            send.send_nowait(item)
+        with trio.fail_after(0.001):
+            silenced = await reports.receive()
+        assert isinstance(silenced, Interrupted)
+        assert silenced.discarded_ms == 300
+        nursery.cancel_scope.cancel()
 
 
 async def test_ducking_takes_effect_where_it_stands_in_the_channel(autojump_clock: MockClock) -> None:

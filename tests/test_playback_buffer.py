@@ -128,6 +128,19 @@ def test_the_next_turn_sounds_whole_after_an_interruption() -> None:
     assert sound[40:100].tobytes() == marked(2, 60, 40), "all of it, as it came but for the 5 ms in which it fades in"
 
 
+def test_a_residue_shorter_than_a_block_is_not_played_at_the_head_of_the_next_turn() -> None:
+    for device_hz in (8_000, 24_000):
+        buffer = PlaybackBuffer(EIGHT_KHZ, device_rate_hz=device_hz, prebuffer_ms=0, fade_ms=0)
+        buffer.insert(1, "first", 0, block_of(9000, 401) + b"\x7f", 0.0)
+        buffer.pull(150)
+        buffer.interrupt(1)
+        buffer.insert(2, "second", 0, block_of(-100, 400), 0.0)
+        buffer.end(2)
+        sound = samples_of(buffer.pull(400 * device_hz // 8_000))
+        assert sound.max() <= 20, "nothing of the first, not even an echo in a filter"
+        assert np.median(sound) == -100
+
+
 def test_a_hold_goes_quiet_without_a_pop_and_loses_nothing() -> None:
     buffer = buffer_of(fade_ms=5)
     buffer.insert(1, "item", 0, marked(1, 200), 0.0)
