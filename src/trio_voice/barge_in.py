@@ -93,6 +93,8 @@ class BargeIn:
 
     def silenced(self, news: Interrupted, speaking: Speaking | None) -> None:
         """Playback is silent: tell the server, the record and the application what was heard."""
+        interrupted: Speaking | None
+        cause: Cause
         interrupted, cause = self._silencing.pop(news.turn, (None, "manual"))
         active = speaking is not None and speaking.turn == news.turn and not speaking.done
         unheard_items = interrupted.item_ids if interrupted is not None and self.outbox.speaks else []
