@@ -236,12 +236,12 @@ async def test_whoever_subscribes_too_late_gets_an_end_not_a_hang() -> None:
 
 
 async def test_a_listener_that_computes_lets_what_has_arrived_come_first() -> None:
-    """Each piece takes three passes of the scheduler to come; the listener gives it those, and does not take turns."""
+    """Each piece takes two passes of the scheduler to come; the listener gives it those, and does not take turns."""
     stream = EventStream(audio=True)
 
     async def deliver() -> None:
         for number in range(1, 20):
-            for _ in range(3):
+            for _ in range(2):
                 await trio.lowlevel.checkpoint()
             stream.put(audio(1, number))
         stream.discard_audio(1)
