@@ -25,7 +25,7 @@ CLIENT = "benchmarks.barge_in_client"
 class Plan:
     """How much is measured."""
 
-    times: int = 30
+    times: int = 20
     """Interruptions of each variant."""
     realtime: bool = False
     """Both sides run before all other processes."""

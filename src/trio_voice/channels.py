@@ -17,6 +17,7 @@ that falls behind can cost a connection or a frame, never a deadlock, and the do
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Generic, Literal, TypeAlias, TypeVar
@@ -41,6 +42,8 @@ INBOX_CAPACITY = 4096
 EVENTS_CAPACITY = 4096
 CATCH_UP_PASSES, QUIET_PASSES = 256, 4
 """Turns of the scheduler that a listener with events waiting gives to others: until nothing came in the last few."""
+SLOW_LISTENER_S = 0.005
+"""One that takes longer for an event gives them also when nothing waits: it may have kept others from what has come."""
 
 
 # --- conversation → uplink ------------------------------------------------------------------------
@@ -310,6 +313,7 @@ class EventStream:
         self.protocol = protocol
         self.dropped_events = 0
         self._put_count = 0
+        self._given_at = math.inf
         self._queue: deque[SessionEvent] = deque()
         self._capacity = capacity
         self._waiting = trio.lowlevel.ParkingLot()
@@ -340,13 +344,17 @@ class EventStream:
         return self
 
     async def __anext__(self) -> SessionEvent:
-        if self._queue or self._closed:
-            await self._let_others_catch_up()
-        while not self._queue:
+        is_slow = trio.current_time() - self._given_at >= SLOW_LISTENER_S
+        lets_others = bool(self._queue) or self._closed or is_slow
+        while True:
+            if lets_others:
+                await self._let_others_catch_up()
+            if self._queue:
+                self._given_at = trio.current_time()
+                return self._queue.popleft()
             if self._closed:
                 raise StopAsyncIteration
             await self._waiting.park()
-        return self._queue.popleft()
 
     async def _let_others_catch_up(self) -> None:
         """What has arrived is dealt with before the next event is given, although nothing has to be waited for.
