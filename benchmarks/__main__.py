@@ -12,7 +12,8 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import downlink, machine, reconnect, starting
+from benchmarks import barge_in, downlink, machine, reconnect, starting
+from benchmarks.barge_in_server import BURST
 from benchmarks.stamps import require_one_clock
 
 MEANINGS = {
@@ -96,12 +97,45 @@ def run_reconnects(console: Console, quick: bool, realtime: bool) -> dict[str, A
     return {"plan": attrs.asdict(plan), **attrs.asdict(result)}
 
 
-BENCHMARKS = {"downlink": run_downlink, "import": run_imports, "connect": run_connects, "reconnect": run_reconnects}
+def run_barge_ins(console: Console, quick: bool, realtime: bool) -> dict[str, Any]:
+    plan = attrs.evolve(barge_in.QUICK if quick else barge_in.Plan(), realtime=realtime)
+    with console.status("barge-in"):
+        results = barge_in.measure(plan)
+    table = Table(
+        "the application, 20 ms for each piece",
+        title=f"Barge-in, {BURST} pieces queued: server's speech_started → application (aim: {barge_in.AIM_MS:g} ms)",
+        title_justify="left",
+    )
+    for heading in ("callback p50 / p99 ms", "its own stream p50 / p99 ms", "stale bytes", "next answers whole"):
+        table.add_column(heading, justify="right")
+    for result in results:
+        callback = "-"
+        if result.callback_p50_ms is not None:
+            callback = f"{result.callback_p50_ms:.1f} / {result.callback_p99_ms:.1f}"
+        table.add_row(
+            result.variant,
+            callback,
+            f"{result.listener_p50_ms:.1f} / {result.listener_p99_ms:.1f}",
+            f"{result.stale_bytes}",
+            f"{result.whole_answers} of {result.interruptions}",
+        )
+    console.print(table)
+    console.print(f"stale samples at the loudspeaker: {sum(result.speaker_stale_samples for result in results)}")
+    return {"plan": attrs.asdict(plan), "variants": {result.variant: attrs.asdict(result) for result in results}}
+
+
+BENCHMARKS = {
+    "downlink": run_downlink,
+    "import": run_imports,
+    "connect": run_connects,
+    "reconnect": run_reconnects,
+    "barge_in": run_barge_ins,
+}
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--quick", is_flag=True, help="A few events: shows that it works; its figures say nothing.")
-@click.option("--realtime", is_flag=True, help="Measure before all other processes (downlink, reconnect; needs root).")
+@click.option("--realtime", is_flag=True, help="Measure before all other processes (not import, connect; needs root).")
 @click.option("--only", type=click.Choice(list(BENCHMARKS)), help="Run this one alone.")
 @click.option(
     "--out",

@@ -83,8 +83,8 @@ async def speaker(url: str, take: Take) -> None:
     enough = trio.Event()
 
     class TimedBuffer(PlaybackBuffer):
-        def insert(self, turn: int, item_id: str, content_index: int, pcm: bytes) -> Insertion:
-            insertion = super().insert(turn, item_id, content_index, pcm)
+        def insert(self, turn: int, item_id: str, content_index: int, pcm: bytes, arrived_at: float) -> Insertion:
+            insertion = super().insert(turn, item_id, content_index, pcm, arrived_at)
             if take(pcm):
                 enough.set()
             return insertion

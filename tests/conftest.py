@@ -1,4 +1,7 @@
-"""Profiles of the property tests: `pytest --hypothesis-profile long` looks a hundred times harder."""
+"""Profiles of the property tests: `pytest --hypothesis-profile long` looks a hundred times harder.
+
+`hundred-thousand` is for one test at a time, without a limit of time: `--timeout 0`.
+"""
 
 from __future__ import annotations
 
@@ -9,4 +12,7 @@ QUICK_PHASES = (Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink)
 
 settings.register_profile("ci", deadline=None, max_examples=30, phases=QUICK_PHASES)
 settings.register_profile("long", deadline=None, max_examples=1000, phases=QUICK_PHASES)
+settings.register_profile("hundred-thousand", deadline=None, max_examples=100_000, phases=QUICK_PHASES, database=None)
+settings.register_profile("mutants", deadline=None, max_examples=60, phases=QUICK_PHASES[:-1])
+"""To find what is broken on purpose, and quickly: nobody looks at the example."""
 settings.load_profile("ci")

@@ -96,6 +96,7 @@ def write(path: Path, text: str) -> None:
 def run_tests(copy: Path, tests: Sequence[str], timeout_s: float = TIMEOUT_S) -> tuple[int, str]:
     """pytest's exit code, and the first test that failed (or the end of the output)."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--hypothesis-seed=0", "--tb=no"]
+    command += ["--hypothesis-profile", "mutants"]
     command += ["-p", "no:randomly", f"--timeout={TEST_TIMEOUT_S}", "-x", *tests]
     environment = {**os.environ, "PYTHONPATH": str(copy / "src")}
     try:

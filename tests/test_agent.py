@@ -118,6 +118,15 @@ def test_a_tool_that_cannot_be_offered_is_found_before_anything_is_opened() -> N
         (lambda: AudioOutputConfig(prebuffer_ms=-1), "prebuffer_ms=-1 is outside"),
         (lambda: AudioOutputConfig(fade_ms=50), "fade_ms=50 is outside"),
         (lambda: AudioOutputConfig(prebuffer_ms=1500, capacity_ms=1200), "a turn would never begin to play"),
+        (
+            lambda: AudioOutputConfig(prebuffer_ms=50, longest_prebuffer_ms=45),
+            "is not between shortest_prebuffer_ms",
+        ),
+        (
+            lambda: AudioOutputConfig(longest_prebuffer_ms=1000, capacity_ms=1000),
+            "longest_prebuffer_ms=1000 does not",
+        ),
+        (lambda: AudioOutputConfig(device_rate_hz=96_000), "device_rate_hz=96000 is outside 8000..48000"),
         (lambda: ConnectionOptions(url="https://example.test"), "must begin with ws:// or wss://"),
         (lambda: ConnectionOptions(connect_timeout_ms=0), "connect_timeout_ms=0 is outside"),
     ],

@@ -259,6 +259,39 @@ async def test_whoever_subscribes_too_late_gets_an_end_not_a_hang() -> None:
     assert await all_of(fan_out.subscribe()) == []
 
 
+async def test_a_listener_that_computes_lets_what_has_arrived_come_first() -> None:
+    """Each piece takes two passes of the scheduler to come; the listener gives it those, and does not take turns."""
+    stream = EventStream(audio=True)
+
+    async def deliver() -> None:
+        for number in range(1, 20):
+            for _ in range(2):
+                await trio.lowlevel.checkpoint()
+            stream.put(audio(1, number))
+        stream.discard_audio(1)
+        stream.put(word(1))
+
+    stream.put(audio(1, 0))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(deliver)
+        assert await anext(stream) == word(1), "and not twenty pieces of an interrupted turn"
+
+
+async def test_a_listener_that_waits_while_audio_is_discarded_gets_what_comes_next() -> None:
+    """Discarding makes a new queue; whoever is parked must not be left with the old one."""
+    stream = EventStream(audio=True)
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+
+            async def listen() -> None:
+                assert await anext(stream) == word(1)
+
+            nursery.start_soon(listen)
+            await trio.testing.wait_all_tasks_blocked()
+            stream.discard_audio(1)
+            stream.put(word(1))
+
+
 async def test_discarding_audio_reaches_every_listener() -> None:
     fan_out = EventFanOut()
     first, second = fan_out.subscribe(audio=True), fan_out.subscribe(audio=True)

@@ -221,6 +221,8 @@ def check_limits(options: type[Any], name: str, low: float, high: float) -> None
     step = 0.01 if name in ("speed", "reconnect_backoff_multiplier") else 1
     number = float if step < 1 else int
     companion = {"capacity_ms": 3_600_000} if options is AudioOutputConfig and name == "prebuffer_ms" else {}
+    companion = {"prebuffer_ms": 0} if name == "longest_prebuffer_ms" else companion
+    companion = {"prebuffer_ms": 2000} if name == "shortest_prebuffer_ms" else companion
     companion = {"prebuffer_ms": 0} if options is AudioOutputConfig and name == "capacity_ms" else companion
     for inside in (low, high):
         options(**{name: number(inside)}, **companion)

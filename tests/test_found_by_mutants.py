@@ -21,15 +21,15 @@ def test_the_floor_never_sinks() -> None:
     buffer = PlaybackBuffer(FORMAT, prebuffer_ms=0)
     buffer.interrupt(3)
     buffer.interrupt(1)
-    assert buffer.insert(2, "i", 0, bytes(480)) is Insertion.STALE
+    assert buffer.insert(2, "i", 0, bytes(480), 0.0) is Insertion.STALE
     assert buffer.floor == 3
 
 
 def test_what_does_not_fit_is_refused_and_counted() -> None:
     buffer = PlaybackBuffer(FORMAT, prebuffer_ms=0, capacity_ms=1000)
     second = bytes(FORMAT.bytes_of_ms(1000))
-    assert buffer.insert(1, "i", 0, second) is Insertion.QUEUED
-    assert buffer.insert(1, "i", 0, second) is Insertion.OVERFLOW
+    assert buffer.insert(1, "i", 0, second, 0.0) is Insertion.QUEUED
+    assert buffer.insert(1, "i", 0, second, 0.0) is Insertion.OVERFLOW
     assert buffer.queued_ms == 1000
     assert buffer.statistics.overflow_samples == 24_000
 

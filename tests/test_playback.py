@@ -15,6 +15,7 @@ from trio.testing import MockClock
 from trio_voice import playback
 from trio_voice.audio import AudioFormat, samples_of
 from trio_voice.channels import (
+    Duck,
     EndTurn,
     Hold,
     InboxItem,
@@ -27,6 +28,7 @@ from trio_voice.channels import (
 )
 from trio_voice.config import AudioOutputConfig
 from trio_voice.devices import OpenSpeaker, Pull
+from trio_voice.devices.wav import SoftwareSpeaker
 from trio_voice.errors import DeviceError
 from trio_voice.server.scripted import marked_samples, turns_in
 from trio_voice.testing.devices import RecordingSpeaker
@@ -64,11 +66,13 @@ class Stage:
 
 
 @asynccontextmanager
-async def stage(latency_ms: int = 0, fade_ms: int = 0, block_ms: int = 20) -> AsyncIterator[Stage]:
+async def stage(
+    latency_ms: int = 0, fade_ms: int = 0, block_ms: int = 20, config: AudioOutputConfig | None = None
+) -> AsyncIterator[Stage]:
     speaker = RecordingSpeaker(latency_ms=latency_ms, block_ms=block_ms)
     send, inbox = trio.open_memory_channel[PlaybackItem](1000)
     reports_send, reports = trio.open_memory_channel[InboxItem](1000)
-    config = attrs.evolve(CONFIG, fade_ms=fade_ms)
+    config = config or attrs.evolve(CONFIG, fade_ms=fade_ms)
     standing = Stage(speaker, send)
 
     async def collect() -> None:
@@ -136,7 +140,9 @@ async def test_interrupting_twice_is_answered_twice_and_spoils_nothing(autojump_
     first, second = on_stage.reported(Interrupted)
     assert first.positions[0].heard_ms > 0
     assert (second.positions, second.discarded_ms) == ((), 0.0)
-    assert bytes(sound(2, 300)) in bytes(on_stage.speaker.pcm), "the next turn is whole"
+    assert sound(2, 295, 5) in bytes(on_stage.speaker.pcm), "the next turn is whole, and fades in"
+    (played,) = on_stage.reported(TurnPlayed)
+    assert played.positions[0].heard_ms == 300
 
 
 async def test_turns_are_reported_once_each_in_order(autojump_clock: MockClock) -> None:
@@ -171,6 +177,62 @@ async def test_a_hold_keeps_the_rest(autojump_clock: MockClock) -> None:
         await trio.sleep(1)
         assert on_stage.recorded_ms(1) == 300
         assert len(on_stage.reported(TurnPlayed)) == 1
+
+
+async def test_an_interruption_does_not_wait_for_a_device_that_hangs(autojump_clock: MockClock) -> None:
+    """A blocking clear would wait for a pull that never comes."""
+
+    class Hanging(RecordingSpeaker):
+        @asynccontextmanager
+        async def open(self, audio_format: AudioFormat, pull: Pull) -> AsyncIterator[OpenSpeaker]:
+            yield SoftwareSpeaker()
+
+    send, inbox = trio.open_memory_channel[PlaybackItem](10)
+    reports_send, reports = trio.open_memory_channel[InboxItem](10)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(partial(playback.run, inbox, reports_send, speaker=Hanging(), config=CONFIG))
+        for item in (play(1, 300), Interrupt(1)):
+            send.send_nowait(item)
+        with trio.fail_after(0.001):
+            silenced = await reports.receive()
+        assert isinstance(silenced, Interrupted)
+        assert silenced.discarded_ms == 300
+        nursery.cancel_scope.cancel()
+
+
+async def test_ducking_takes_effect_where_it_stands_in_the_channel(autojump_clock: MockClock) -> None:
+    async with stage() as on_stage:
+        on_stage.do(play(1, 300), EndTurn(1))
+        await trio.sleep(0.1)
+        on_stage.do(Duck(0.5, 0))
+        await trio.sleep(0.1)
+        on_stage.do(Duck(1.0, 0))
+        await trio.sleep(1)
+    played = np.trim_zeros(samples_of(on_stage.speaker.pcm))
+    wanted = samples_of(sound(1, 300))
+    assert len(played) == len(wanted)
+    quiet = played != wanted
+    assert quiet.sum() == 100 * MS
+    assert (abs(played[quiet] * 2 - wanted[quiet]) <= 1).all()
+
+
+async def test_another_rate_at_the_device_changes_no_position(autojump_clock: MockClock) -> None:
+    config = attrs.evolve(CONFIG, device_rate_hz=48_000, fade_ms=0)
+    async with stage(latency_ms=60, config=config) as on_stage:
+        on_stage.do(play(1, 400), EndTurn(1))
+        await trio.sleep(0.31)
+        on_stage.do(Interrupt(1))
+        await trio.sleep(1)
+        on_stage.do(play(2, 200), EndTurn(2))
+        await trio.sleep(1)
+    (interrupted,) = on_stage.reported(Interrupted)
+    pcm = samples_of(on_stage.speaker.pcm)
+    first = pcm[: int(0.7 * 48_000)]
+    (position,) = interrupted.positions
+    assert abs(position.heard_ms + 60 - len(np.trim_zeros(first)) / 48) < 0.2
+    (played,) = on_stage.reported(TurnPlayed)[0].positions
+    assert (played.heard_ms, played.received_ms) == (200, 200)
+    assert abs(len(np.trim_zeros(pcm[len(first) :])) / 48 - 200) < 0.2
 
 
 async def test_a_speaker_that_fails_ends_it_with_its_error(autojump_clock: MockClock) -> None:

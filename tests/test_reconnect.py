@@ -12,7 +12,10 @@ from trio.testing import MockClock
 from kit import RATE_HZ, Peer, call, call_peer
 from test_session_peer import created, delta, done
 from trio_voice import ConnectionOptions, ConnectionState, RealtimeAgent, WireLost, events, tool
+from trio_voice.channels import FromServer
+from trio_voice.protocol.responses import Response
 from trio_voice.protocol.resume import CONTINUES
+from trio_voice.protocol.server_events import ResponseCreated
 from trio_voice.restart_policy import Attempts, Backoff
 from trio_voice.server import scripted
 from trio_voice.server.scripted import Say, ScriptedBrain, turns_in
@@ -153,6 +156,17 @@ async def test_a_result_that_comes_while_the_new_connection_is_configured_is_tol
     async with call_peer(serve, RealtimeAgent(tools=[order_pizza]), connection=OPTIONS) as on:
         await on.next(events.PlaybackEnd)
     assert outputs == ["ordered"]
+
+
+async def test_nothing_of_an_old_connection_is_believed(autojump_clock: MockClock) -> None:
+    async with call(ScriptedBrain([Say("Here.", 300)]), connection=OPTIONS, listening=False) as on:
+        await on.drop()
+        await on.next(events.Reconnecting)
+        await on.next(events.Connected)
+        late = ResponseCreated(event_id="e", response=Response(id="of the old one", conversation_id="c"))
+        on.session._commands.send_nowait(FromServer(1, 77, late))
+        await on.session.respond()
+        assert (await on.next(events.ResponseStart)).response_id != "of the old one"
 
 
 async def test_an_answer_that_was_awaited_is_asked_for_again(autojump_clock: MockClock) -> None:

@@ -1,4 +1,4 @@
-"""Asking the server for responses: one at a time, and some that nobody may interrupt.
+"""What is asked of the server: texts of the user, and responses, one at a time; some of them nobody may interrupt.
 
 A part of the conversation's step, synchronous. The invariant: from the request of a response that may not be
 interrupted until it was heard, the server neither interrupts nor answers by itself.
@@ -9,8 +9,9 @@ from __future__ import annotations
 import attrs
 from msgspec import UNSET
 
+from trio_voice.conversation_view import ConversationView
 from trio_voice.outbox import Outbox
-from trio_voice.protocol import ResponseConfig, ResponseCreate
+from trio_voice.protocol import ConversationItemCreate, Item, ResponseConfig, ResponseCreate
 from trio_voice.protocol.turns import ResponseArbiter
 from trio_voice.server_detection import ServerDetection
 
@@ -18,15 +19,26 @@ from trio_voice.server_detection import ServerDetection
 @attrs.define(eq=False)
 class Asking:
     outbox: Outbox
+    view: ConversationView
     arbiter: ResponseArbiter
     detection: ServerDetection
     _marked: int = 0
+    _texts: int = 0
 
     def respond(self, request: ResponseCreate) -> None:
         """Ask now, or when the response under way is over."""
         allowed = self.arbiter.request(request)
         if allowed is not None:
             self.outbox.send(allowed)
+
+    def write(self, text: str) -> None:
+        """Say something for the user. With an id of our own, and recorded at once: it survives a loss that comes before
+        the server's echo."""
+        self._texts += 1
+        item = Item.user_text(text, id=f"text_{self._texts}")
+        self.view.history.add(item)
+        self.view.tracker.item_seen(f"text_{self._texts}", self.outbox.now)
+        self.outbox.send(ConversationItemCreate(item=item))
 
     def speak(self, instructions: str | None, *, interruptible: bool = True) -> None:
         """Ask for an answer without a word from the user."""

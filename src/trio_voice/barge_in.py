@@ -6,7 +6,7 @@ delivered and no tool of it begins. `silenced` follows when playback has answere
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Literal, TypeAlias, TypeGuard
 
 import attrs
@@ -16,7 +16,7 @@ from trio_voice.channels import CancelTurn, Command, Interrupt, Interrupted
 from trio_voice.logs import log
 from trio_voice.outbox import Outbox
 from trio_voice.playback_buffer import ItemPosition
-from trio_voice.protocol import ConversationItemCreate, Item
+from trio_voice.protocol import ConversationItemCreate, ConversationItemDelete, Item
 from trio_voice.protocol.history import History
 from trio_voice.protocol.truncation import plan_truncation
 from trio_voice.server_detection import ServerDetection
@@ -31,6 +31,8 @@ class Speaking:
 
     turn: int
     response_id: str
+    epoch: int = 1
+    """The connection that it is made on: another's server knows nothing of it."""
     item_ids: list[str] = attrs.Factory(list)
     """Its messages."""
     done: bool = False
@@ -57,10 +59,12 @@ class BargeIn:
     """Items of which the server has sent all, and which are not yet played."""
     waiting: list[Command] = attrs.Factory(list)
     """They want to know when all is silent."""
+    epoch: int = 0
+    """The connection whose server has been told the conversation so far; 0 while there is none."""
     unrestored: set[str] = attrs.Factory(set)
     """Items that were still being heard when a new connection was told the conversation: it does not know them yet."""
-    _causes: dict[int, Cause] = attrs.Factory(dict)
-    """By turn, until playback has answered."""
+    _silencing: dict[int, tuple[Speaking, Cause]] = attrs.Factory(dict)
+    """By turn, until playback has answered. The next response may have begun by then."""
 
     def is_sounding(self, speaking: Speaking | None) -> TypeGuard[Speaking]:
         """Whether it is being made or played, and was not interrupted."""
@@ -77,7 +81,7 @@ class BargeIn:
         self.floor = speaking.turn
         if cause == "manual":
             self.hushed = speaking.turn
-        self._causes[speaking.turn] = cause
+        self._silencing[speaking.turn] = (speaking, cause)
         self.outbox.fan_out.discard_audio(speaking.turn)
         self.outbox.run_tool(CancelTurn(speaking.turn))
         if self.outbox.speaks:
@@ -86,20 +90,30 @@ class BargeIn:
             self.silenced(Interrupted(speaking.turn, (), 0.0), speaking)
         return True
 
+    def item_added(self, turn: int, item_id: str, speaking: Speaking | None) -> None:
+        """The server has begun a message of `turn`. One of a turn that is silent already will not be heard."""
+        if turn in self._silencing:
+            self._silencing[turn][0].item_ids.append(item_id)
+        elif turn > self.floor:
+            if speaking is not None and speaking.turn == turn:
+                speaking.item_ids.append(item_id)
+        elif self.outbox.speaks:
+            self.outbox.send(ConversationItemDelete(item_id=item_id))
+            self.history.delete(item_id)
+
     def silenced(self, news: Interrupted, speaking: Speaking | None) -> None:
         """Playback is silent: tell the server, the record and the application what was heard."""
-        cause = self._causes.pop(news.turn, "manual")
+        interrupted: Speaking | None
+        cause: Cause
+        interrupted, cause = self._silencing.pop(news.turn, (None, "manual"))
         active = speaking is not None and speaking.turn == news.turn and not speaking.done
-        unheard_items = speaking.item_ids if speaking is not None and self.outbox.speaks else []
-        known = [position for position in news.positions if position.item_id not in self.unrestored]
-        for event in plan_truncation(
-            known,
-            complete_items=self.complete_items,
-            unheard_items=[item_id for item_id in unheard_items if item_id not in self.unrestored],
-            cancel=active and speaking is not None and not speaking.cancelled_there,
-        ):
-            self.outbox.send(event)
-        self._cut_record(news, unheard_items)
+        unheard_items = interrupted.item_ids if interrupted is not None and self.outbox.speaks else []
+        if interrupted is not None and (interrupted.epoch == self.epoch or self.outbox.unconfirmed is not None):
+            self._cut_server_s_record(
+                news.positions, unheard_items=unheard_items, cancel=active and not interrupted.cancelled_there
+            )
+        self.tracker.agent_played(self.outbox.now, sum(position.heard_ms for position in news.positions))
+        self._cut_record(news.positions, unheard_items)
         if active or news.discarded_ms > 0:
             self._report(news, cause)
         self._restore(set(self.unrestored))
@@ -111,11 +125,20 @@ class BargeIn:
     @property
     def under_way(self) -> bool:
         """Playback has yet to say that it is silent."""
-        return bool(self._causes)
+        return bool(self._silencing)
 
-    def played(self, positions: Iterable[ItemPosition], speaking: Speaking | None) -> None:
-        """All of these was heard; with that, if `speaking` is over, all there is."""
+    def played(self, positions: Collection[ItemPosition], speaking: Speaking | None) -> None:
+        """All of these was heard; with that, if `speaking` is over, all there is.
+
+        Sound that the playback buffer had no room for was not: the record ends where it broke off.
+        """
+        if any(position.heard_ms < position.received_ms for position in positions):
+            if speaking is not None and speaking.epoch == self.epoch:
+                self._cut_server_s_record(positions)
+            self._cut_record(positions, [])
         heard = {position.item_id for position in positions}
+        for interrupted, _ in self._silencing.values():  # too late: it had been heard to the end
+            interrupted.item_ids = [item_id for item_id in interrupted.item_ids if item_id not in heard]
         self.complete_items -= heard
         self._restore(heard if speaking is not None and not speaking.played else self.unrestored | heard)
 
@@ -123,7 +146,7 @@ class BargeIn:
         """Which items a new connection is not told yet, because how much of them will be heard is still open."""
         self.unrestored = set(self.complete_items) if self.outbox.speaks else set()
         if speaking is not None and self.outbox.speaks and not speaking.played:
-            is_open = speaking.turn > self.floor or speaking.turn in self._causes
+            is_open = speaking.turn > self.floor or speaking.turn in self._silencing
             self.unrestored |= set(speaking.item_ids) if is_open else set()
         return self.unrestored
 
@@ -134,13 +157,22 @@ class BargeIn:
             entry = self.history.get(item_id)
             if entry is not None and entry.heard_text.strip():
                 item = Item.assistant_text(entry.heard_text.strip(), id=item_id)
-                self.outbox.send(ConversationItemCreate(item=item))
+                if self.epoch:  # or else it will be told with all the rest
+                    self.outbox.send(ConversationItemCreate(item=item))
 
-    def _cut_record(self, news: Interrupted, unheard_items: list[str]) -> None:
+    def _cut_server_s_record(
+        self, positions: Iterable[ItemPosition], *, unheard_items: Iterable[str] = (), cancel: bool = False
+    ) -> None:
+        known = [position for position in positions if position.item_id not in self.unrestored]
+        for event in plan_truncation(
+            known, complete_items=self.complete_items, unheard_items=unheard_items, cancel=cancel
+        ):
+            self.outbox.send(event)
+
+    def _cut_record(self, positions: Iterable[ItemPosition], unheard_items: list[str]) -> None:
         now = self.outbox.now
-        heard = _by_item(news.positions)
+        heard = _by_item(positions)
         self.complete_items.difference_update(heard)
-        self.tracker.agent_played(now, sum(position.heard_ms for position in news.positions))
         for item_id, position in heard.items():
             if position.heard_ms < 1:  # less than the protocol can say
                 self.history.delete(item_id)

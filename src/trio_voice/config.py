@@ -106,23 +106,48 @@ class AudioOutputConfig:
     """How the answer is played."""
 
     sample_rate_hz: int = attrs.field(default=24_000, validator=_in_range(8_000, 48_000, "24000 is usual"))
+    device_rate_hz: int | None = attrs.field(
+        default=None, validator=attrs.validators.optional(_in_range(8_000, 48_000, "48000 is usual"))
+    )
+    """The rate at which the loudspeaker is opened, when it is not that of the wire; sound is converted."""
     prebuffer_ms: int = attrs.field(default=100, validator=_in_range(0, 2000, "100 is usual"))
-    """Sound gathered before a turn begins to play, so that a late packet is not heard as a gap."""
+    """Sound gathered before a turn begins to play, so that a late packet is not heard as a gap: to begin with. Then it
+    follows the jitter that is measured, between the two bounds."""
+    shortest_prebuffer_ms: int = attrs.field(
+        default=attrs.Factory(lambda self: min(40, self.prebuffer_ms), takes_self=True),
+        validator=_in_range(0, 2000, "40 is usual"),
+    )
+    longest_prebuffer_ms: int = attrs.field(
+        default=attrs.Factory(lambda self: max(400, self.prebuffer_ms), takes_self=True),
+        validator=_in_range(0, 2000, "400 is usual"),
+    )
     capacity_ms: int = attrs.field(default=600_000, validator=_in_range(1000, 3_600_000, "ten minutes is usual"))
-    """How much unheard sound is kept. Servers send faster than real time; what comes beyond is dropped and counted."""
+    """How much unheard sound is kept. Servers send faster than real time; what comes beyond is dropped and counted, and
+    so is the rest of its item."""
     fade_ms: int = attrs.field(default=5, validator=_in_range(0, 20, "5 is usual"))
-    """A cut decays over this long instead of popping."""
+    """A cut decays over this long instead of popping, and what follows it begins softly; 0 changes no sample."""
 
     def __attrs_post_init__(self) -> None:
-        if self.prebuffer_ms >= self.capacity_ms:
+        for name in ("prebuffer_ms", "longest_prebuffer_ms"):
+            if getattr(self, name) >= self.capacity_ms:
+                raise ConfigError(
+                    f"{name}={getattr(self, name)} does not fit into capacity_ms={self.capacity_ms}: "
+                    "a turn would never begin to play; use less of the one or more of the other"
+                )
+        if not self.shortest_prebuffer_ms <= self.prebuffer_ms <= self.longest_prebuffer_ms:
             raise ConfigError(
-                f"prebuffer_ms={self.prebuffer_ms} does not fit into capacity_ms={self.capacity_ms}: "
-                "a turn would never begin to play; use less of the one or more of the other"
+                f"prebuffer_ms={self.prebuffer_ms} is not between shortest_prebuffer_ms={self.shortest_prebuffer_ms} "
+                f"and longest_prebuffer_ms={self.longest_prebuffer_ms}; make all three the same for a fixed prebuffer"
             )
 
     @property
     def format(self) -> AudioFormat:
         return AudioFormat("pcm16", self.sample_rate_hz)
+
+    @property
+    def device_format(self) -> AudioFormat:
+        """What the loudspeaker is opened with."""
+        return AudioFormat("pcm16", self.device_rate_hz or self.sample_rate_hz)
 
 
 @attrs.frozen

@@ -44,8 +44,6 @@ from trio_voice.logs import log
 from trio_voice.microphone_gate import MicrophoneGate
 from trio_voice.outbox import Outbox
 from trio_voice.protocol import (
-    ConversationItemCreate,
-    Item,
     ResponseCreate,
     ServerEvent,
     SessionUpdate,
@@ -131,8 +129,6 @@ class _Conductor:
     """Interrupted by command before the answer began. Cleared when the user says something new."""
     configured_epoch: int = 0
     """The newest connection whose server has taken the configuration."""
-    texts: int = 0
-    """How many the application has sent; they carry ids of our own."""
     postponed: list[Command] = attrs.Factory(list)
     """What the application asked for in an outage; each caller waits, so they are as many as the callers."""
 
@@ -141,7 +137,7 @@ class _Conductor:
     resumption: Resumption = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.asking = Asking(self.outbox, self.arbiter, self.detection)
+        self.asking = Asking(self.outbox, self.view, self.arbiter, self.detection)
         self.user = UserTurn(
             self.outbox,
             self.view,
@@ -237,6 +233,7 @@ class _Conductor:
 
     def _move_to(self, news: LinkUp) -> None:
         self.epoch, self.resumption.remembers = news.epoch, news.remembers
+        self.barge_in.epoch = 0
         self.outbox.connect(news.control)
         self.utterances.connect(news.sent)
 
@@ -266,6 +263,7 @@ class _Conductor:
     def _configured(self, session_id: str) -> None:
         resumed = self.configured_epoch > 0
         self.configured_epoch, self.view.connected, self.outbox.is_open = self.epoch, True, True
+        self.barge_in.epoch = self.epoch
         self.detection.connected()
         self.view.session_id = session_id
         log.info("session.connected", session=session_id, resumed=resumed)
@@ -343,8 +341,8 @@ class _Conductor:
                 if turn is None or turn > self.barge_in.floor:
                     self._transcript("agent", event.item_id, "", final=True)
             case on.ResponseOutputItemAdded():
-                if self.speaking is not None and turn == self.speaking.turn and event.item.type == "message":
-                    self.speaking.item_ids.append(event.item.id or "")
+                if turn is not None and turn not in self.aside and event.item.type == "message" and event.item.id:
+                    self.barge_in.item_added(turn, event.item.id, self.speaking)
             case on.ResponseOutputAudioDone():
                 self.barge_in.complete_items.add(event.item_id)
             case on.ResponseOutputItemDone():
@@ -393,7 +391,7 @@ class _Conductor:
         self.arbiter.on_created()
         self.tools.ledger.answer_owed = self.resumption.response_owed = False
         response_id = event.response.id or "" if isinstance(event, on.ResponseCreated) else ""
-        self.speaking = Speaking(turn, response_id)
+        self.speaking = Speaking(turn, response_id, self.epoch)
         self.view.tracker.response_began(self.outbox.now)
         self.view.phase = SessionState.RESPONDING
         self.outbox.fan_out.open_turn = turn
@@ -487,7 +485,7 @@ class _Conductor:
                     self._interrupt("manual")
                 self.cancel_when_created = False
                 self.view.tracker.user_began(self.outbox.now)
-                self._say_in_writing(command.text)
+                self.asking.write(command.text)
                 self.view.tracker.user_ended(self.outbox.now, 0.0)
                 self.asking.respond(ResponseCreate())
             case "respond":
@@ -495,15 +493,6 @@ class _Conductor:
             case _:
                 assert_never(command.do)
         command.done.set()
-
-    def _say_in_writing(self, text: str) -> None:
-        """With an id of our own, and recorded at once: it survives a loss that comes before the server's echo."""
-        self.texts += 1
-        item_id = f"text_{self.texts}"
-        item = Item.user_text(text, id=item_id)
-        self.view.history.add(item)
-        self.view.tracker.item_seen(item_id, self.outbox.now)
-        self.outbox.send(ConversationItemCreate(item=item))
 
     def _settle(self) -> None:
         """Nobody speaks, and nothing is awaited."""

@@ -64,7 +64,7 @@ async def run(
         try:
             while True:
                 event = decode_server_event(await wire.receive())
-                turn = turns.turn_of(event)
+                turn = turns.turn_of(event, epoch)
                 if isinstance(event, ResponseOutputAudioDelta) and turn is not None:
                     if playback is not None:
                         offer(playback, Play(turn, event.item_id, event.content_index, event.delta))

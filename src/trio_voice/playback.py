@@ -55,7 +55,9 @@ async def run(
     """
     buffer = PlaybackBuffer(
         config.format,
+        device_rate_hz=config.device_rate_hz,
         prebuffer_ms=config.prebuffer_ms,
+        prebuffer_bounds_ms=(config.shortest_prebuffer_ms, config.longest_prebuffer_ms),
         capacity_ms=config.capacity_ms,
         fade_ms=config.fade_ms,
     )
@@ -67,12 +69,12 @@ async def run(
 
     pull: Pull = pull_sound
     if filters:
-        pull = _filtered(pull, FilterLine(filters, config.format), config)
+        pull = _filtered(pull, FilterLine(filters, config.device_format), config)
     if reference is not None:
         pull = _told(pull, reference)
 
     with reports, inbox:
-        async with speaker.open(config.format, pull) as device, trio.open_nursery() as nursery:
+        async with speaker.open(config.device_format, pull) as device, trio.open_nursery() as nursery:
             if reference is not None:
                 reference.unheard_samples = device.unheard_samples
             task_status.started(buffer.statistics)
@@ -91,7 +93,7 @@ def _filtered(pull: Pull, line: FilterLine, config: AudioOutputConfig) -> Pull:
 
     def pull_filtered(sample_count: int) -> bytes:
         nonlocal pulled_samples
-        block = Frame(pull(sample_count), pulled_samples / config.sample_rate_hz)
+        block = Frame(pull(sample_count), pulled_samples / config.device_format.rate_hz)
         pulled_samples += sample_count
         return line.filter(block).pcm
 
@@ -130,7 +132,7 @@ class _Voice:
         match item:
             case Play(turn, item_id, content_index, pcm):
                 with self.lock:
-                    self.buffer.insert(turn, item_id, content_index, pcm)
+                    self.buffer.insert(turn, item_id, content_index, pcm, trio.current_time())
                 self._follow(turn)
             case EndTurn(turn):
                 with self.lock:
@@ -147,9 +149,9 @@ class _Voice:
             case Hold(held):
                 with self.lock:
                     self.buffer.held = held
-            case Duck(gain):
+            case Duck(gain, ramp_ms):
                 with self.lock:
-                    self.buffer.duck(gain) if gain < 1 else self.buffer.unduck()
+                    self.buffer.duck(gain, ramp_ms)
 
     def _follow(self, turn: int) -> None:
         if turn > self.buffer.floor and turn not in self.turns:

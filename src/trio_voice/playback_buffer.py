@@ -1,11 +1,15 @@
 """The playback buffer: what is to be heard, what has been pulled, and what must never sound again.
 
-Core ring: pure and synchronous; ticks are counted from pulls, there is no clock. The playback actor owns one and
-puts a lock around it, because the device pulls from a thread of its own.
+Core ring: pure and synchronous; ticks are counted from pulls and arrival times are arguments, there is no clock. The
+playback actor owns one and puts a lock around it, because the device pulls from a thread of its own.
 
 The invariant kept here: after `interrupt(turn)` no sample of that turn, or of an earlier one, is ever pulled.
 Clearing alone does not give it, since late audio of a cancelled turn keeps arriving; the *turn floor* does:
-whatever belongs to a turn at or below it is refused for ever.
+whatever belongs to a turn at or below it is refused for ever. Where the device has another rate than the wire, each
+turn has a resampler of its own, which is thrown away with it.
+
+When full, the newest is dropped, and with it the rest of its item: a server that is ahead cannot be slowed down, and
+speech that breaks off is better than speech with holes. What is heard of an item is so always its beginning.
 """
 
 from __future__ import annotations
@@ -15,10 +19,11 @@ from collections import deque
 
 import attrs
 
-from trio_voice.audio import BYTES_PER_SAMPLE, AudioFormat, samples_of
-
-DUCK_RAMP_MS = 20
-"""From full level to silence, and back; part of the way takes part of it."""
+from trio_voice.audio import BYTES_PER_SAMPLE, AudioFormat
+from trio_voice.errors import ConfigError
+from trio_voice.gain import Gain
+from trio_voice.jitter import JitterEstimator
+from trio_voice.tracks import Share, Track, TurnConverter
 
 
 class Insertion(enum.Enum):
@@ -28,12 +33,12 @@ class Insertion(enum.Enum):
     STALE = "stale"
     """Its turn was interrupted: refused."""
     OVERFLOW = "overflow"
-    """The buffer holds its capacity: dropped."""
+    """The buffer holds its capacity, or did when earlier sound of this item came: dropped."""
 
 
 @attrs.define
 class BufferStatistics:
-    """Counters since the buffer was made. Samples, unless the name says otherwise."""
+    """Counters since the buffer was made. Samples of the wire where they come in, of the device where they go out."""
 
     inserted_samples: int = 0
     pulled_samples: int = 0
@@ -46,6 +51,12 @@ class BufferStatistics:
     underruns: int = 0
     """Times the buffer ran dry in the middle of a turn."""
     silence_samples: int = 0
+    late_chunks: int = 0
+    """Pieces of sound that came later than the prebuffer of that moment makes up for."""
+    jitter_ms: float = 0.0
+    """How unevenly sound comes, see `JitterEstimator`."""
+    prebuffer_ms: float = 0.0
+    """What is gathered before the next turn begins."""
 
 
 @attrs.frozen
@@ -56,33 +67,16 @@ class ItemPosition:
     item_id: str
     content_index: int
     received_ms: float
-    """Accepted from the wire so far."""
+    """Come from the wire so far, whether or not there was room for it."""
     heard_ms: float
     """Out of the loudspeaker so far; never more than was received."""
-
-
-@attrs.define(eq=False)
-class _Track:
-    """One item's sound."""
-
-    turn: int
-    item_id: str
-    content_index: int
-    received_samples: int = 0
-    heard_samples: int = 0
-
-
-@attrs.define(eq=False)
-class _Chunk:
-    track: _Track
-    pcm: memoryview
 
 
 @attrs.define(eq=False)
 class _Segment:
     """A run of one track that has been pulled and is on its way to the air."""
 
-    track: _Track
+    track: Track
     start: int
     """On the timeline of all pulled samples, silence included."""
     samples: int
@@ -91,24 +85,29 @@ class _Segment:
 class PlaybackBuffer:
     """Takes chunks of turns in any size, gives blocks of any size, forgets a turn at once.
 
-    Every length is whole samples of `pcm16` mono at `audio_format.rate_hz`.
+    Sound is `pcm16` mono; it comes at `audio_format.rate_hz` and is pulled at `device_rate_hz`, the same unless given.
+    The prebuffer begins at `prebuffer_ms` and follows the jitter between its two bounds; without bounds it stays.
     """
 
     def __init__(
         self,
         audio_format: AudioFormat,
         *,
-        prebuffer_ms: int = 100,
+        device_rate_hz: int | None = None,
+        prebuffer_ms: float = 100,
+        prebuffer_bounds_ms: tuple[float, float] | None = None,
         capacity_ms: int = 600_000,
         fade_ms: int = 5,
     ) -> None:
-        self._format = audio_format
-        self._prebuffer_samples = audio_format.samples_of_ms(prebuffer_ms)
-        self._capacity_samples = audio_format.samples_of_ms(capacity_ms)
-        self._fade_samples = audio_format.samples_of_ms(fade_ms)
-        self._chunks: deque[_Chunk] = deque()
+        self._wire = audio_format
+        self._device = AudioFormat("pcm16", device_rate_hz or audio_format.rate_hz)
+        self._jitter = JitterEstimator(prebuffer_ms, prebuffer_bounds_ms or (prebuffer_ms, prebuffer_ms))
+        self._capacity_samples = self._device.samples_of_ms(capacity_ms)
+        self._fade_samples = self._device.samples_of_ms(fade_ms)
+        self._chunks: deque[Share] = deque()
         self._queued_samples = 0
-        self._tracks: dict[tuple[int, str, int], _Track] = {}
+        self._tracks: dict[tuple[int, str, int], Track] = {}
+        self._converters: dict[int, TurnConverter] = {}
         self._segments: deque[_Segment] = deque()
         self._timeline = 0
         self._heard_timeline = 0
@@ -118,10 +117,10 @@ class PlaybackBuffer:
         self._sounding_turn = 0
         self._fade = b""
         self._last_sample = 0
+        self._fade_in, self._duck = Gain(), Gain()
         self.held = False
         """While true, `pull` gives silence and consumes nothing."""
-        self._gain = self._gain_wanted = 1.0
-        self.statistics = BufferStatistics()
+        self.statistics = BufferStatistics(jitter_ms=self._jitter.jitter_ms, prebuffer_ms=self._jitter.prebuffer_ms)
 
     @property
     def floor(self) -> int:
@@ -131,53 +130,75 @@ class PlaybackBuffer:
     @property
     def queued_ms(self) -> float:
         """Sound waiting to be pulled."""
-        return self._format.ms_of_samples(self._queued_samples)
+        return self._device.ms_of_samples(self._queued_samples)
 
-    def insert(self, turn: int, item_id: str, content_index: int, pcm: bytes) -> Insertion:
-        """Append sound of `turn`. Turns are expected in rising order; an odd trailing byte is dropped."""
-        samples = len(pcm) // BYTES_PER_SAMPLE
+    def insert(self, turn: int, item_id: str, content_index: int, pcm: bytes, arrived_at: float) -> Insertion:
+        """Append sound of `turn`, which came at `arrived_at` seconds. Turns are expected in rising order.
+
+        A chunk may end in the middle of a sample: the next one of the same item goes on there.
+        """
         if turn <= self._floor:
-            self.statistics.stale_samples += samples
+            self.statistics.stale_samples += len(pcm) // BYTES_PER_SAMPLE
             return Insertion.STALE
-        if self._queued_samples + samples > self._capacity_samples:
+        key = (turn, item_id, content_index)
+        track = self._tracks.get(key)
+        if track is None:
+            track = self._tracks[key] = Track(*key)
+        sound = memoryview(track.odd_byte + pcm if track.odd_byte else pcm)
+        samples = len(sound) // BYTES_PER_SAMPLE
+        sound, track.odd_byte = sound[: samples * BYTES_PER_SAMPLE], bytes(sound[samples * BYTES_PER_SAMPLE :])
+        track.received_samples += samples
+        self._note_arrival(turn, arrived_at, samples)
+        duration_ms = self._wire.ms_of_samples(samples)
+        fits = self._queued_samples + self._device.samples_of_ms(duration_ms) <= self._capacity_samples
+        if track.overflowed or not fits:
+            track.overflowed = True
             self.statistics.overflow_samples += samples
             return Insertion.OVERFLOW
         if samples:
-            key = (turn, item_id, content_index)
-            track = self._tracks.get(key)
-            if track is None:
-                track = self._tracks[key] = _Track(*key)
-            track.received_samples += samples
-            self._chunks.append(_Chunk(track, memoryview(pcm)[: samples * BYTES_PER_SAMPLE]))
-            self._queued_samples += samples
+            track.accepted_samples += samples
             self.statistics.inserted_samples += samples
+            self._queue(self._converted(track, sound, samples))
         return Insertion.QUEUED
 
     def end(self, turn: int) -> None:
         """No more of `turn` will come: play what there is, even if it is less than the prebuffer."""
         self._ended_turn = max(self._ended_turn, turn)
+        for ended in sorted(turn for turn in self._converters if turn <= self._ended_turn):
+            self._queue(self._converters.pop(ended).finish())
 
     def interrupt(self, turn: int) -> float:
         """Forget `turn` and every earlier one, now and for ever. Returns the milliseconds thrown away.
 
-        What was pulled before stays in the account of `positions`: the device may still be sounding it.
+        What was pulled before stays in the account of `positions`: the device may still be sounding it. Ducking ends
+        with the turn that was ducked: what follows is at full level.
         """
         self._floor = max(self._floor, turn)
         kept = deque(chunk for chunk in self._chunks if chunk.track.turn > self._floor)
         kept_samples = sum(len(chunk.pcm) for chunk in kept) // BYTES_PER_SAMPLE
-        cleared = self._queued_samples - kept_samples
+        cleared = self._queued_samples - kept_samples + self._forget_converters()
         self._chunks, self._queued_samples = kept, kept_samples
         self.statistics.cleared_samples += cleared
         if self._sounding_turn <= self._floor:
-            self._cut()
-        return self._format.ms_of_samples(cleared)
+            self._cut(self._flowing)
+            self._duck.set(1.0)
+        return self._device.ms_of_samples(cleared)
+
+    def duck(self, gain: float, ramp_ms: float) -> None:
+        """Play more softly from here on, at `gain` times the level, 0 to 1, reached within `ramp_ms`; 1 is full level.
+
+        Raises: `ConfigError` for a gain that is none: above 1 it would clip.
+        """
+        if not 0.0 <= gain <= 1.0:
+            raise ConfigError(f"gain={gain!r} is outside 0..1; 1 is full level, 0.2 is usual for ducking")
+        self._duck.move(gain, self._device.samples_of_ms(ramp_ms))
 
     def pull(self, sample_count: int) -> bytes:
         """The next `sample_count` samples: always that many, silence where there is no sound."""
         parts: list[bytes | memoryview] = []
         missing = sample_count
         if self.held:
-            self._fade_out()
+            self._fade_out(in_the_middle=self._flowing)
         elif not self._fade and self._may_flow():
             missing = self._take(parts, sample_count)
             if missing:
@@ -186,27 +207,18 @@ class PlaybackBuffer:
             self.statistics.silence_samples += missing
             self._timeline += missing
             parts.append(self._quiet(missing))
-        pcm = b"".join(parts)
-        return pcm if self._gain == self._gain_wanted == 1.0 else self._at_gain(pcm)
-
-    def duck(self, gain: float) -> None:
-        """Play on at `gain`, reached over `DUCK_RAMP_MS`. Nothing is lost by it, and every account stays as it is."""
-        self._gain_wanted = gain
-
-    def unduck(self) -> None:
-        """Back to the level that was sent."""
-        self._gain_wanted = 1.0
+        return b"".join(parts)
 
     def positions(self, unheard_samples: int = 0) -> tuple[ItemPosition, ...]:
         """Every item not yet retired, in the order it began, given the device's output latency in samples."""
         self._settle(unheard_samples)
-        to_ms = self._format.ms_of_samples
         return tuple(
             ItemPosition(
                 track.turn, track.item_id, track.content_index,
-                received_ms=to_ms(track.received_samples), heard_ms=to_ms(track.heard_samples),
+                received_ms=self._wire.ms_of_samples(track.received_samples),
+                heard_ms=track.heard_ms(self._wire, self._device),
             )
-            for track in self._tracks.values()
+            for track in self._tracks.values() if track.received_samples
         )  # fmt: skip
 
     def retire(self, turn: int) -> None:
@@ -215,6 +227,7 @@ class PlaybackBuffer:
         Sound of it that still comes would be outside every account, and nothing could interrupt it: it is refused.
         """
         self._floor = max(self._floor, turn)
+        self._forget_converters()
         self._tracks = {key: track for key, track in self._tracks.items() if track.turn > turn}
 
     def is_finished(self, turn: int, unheard_samples: int) -> bool:
@@ -226,25 +239,40 @@ class PlaybackBuffer:
 
     # --- inside -----------------------------------------------------------------------------------
 
-    def _at_gain(self, pcm: bytes) -> bytes:
-        import numpy as np
+    def _note_arrival(self, turn: int, arrived_at: float, samples: int) -> None:
+        within_ms = self._jitter.prebuffer_ms
+        late_ms = self._jitter.observe(turn, arrived_at, self._wire.ms_of_samples(samples))
+        self.statistics.late_chunks += late_ms > within_ms
+        self.statistics.jitter_ms, self.statistics.prebuffer_ms = self._jitter.jitter_ms, self._jitter.prebuffer_ms
 
-        samples = samples_of(pcm)
-        step = 1 / max(1, self._format.samples_of_ms(DUCK_RAMP_MS))
-        ramp = np.arange(1, len(samples) + 1) * step
-        if self._gain_wanted > self._gain:
-            gains = np.minimum(self._gain + ramp, self._gain_wanted)
-        else:
-            gains = np.maximum(self._gain - ramp, self._gain_wanted)
-        self._gain = float(gains[-1]) if len(gains) else self._gain
-        quieter: bytes = (samples * gains).astype("<i2").tobytes()
-        return quieter
+    def _converted(self, track: Track, sound: memoryview, samples: int) -> list[Share]:
+        """`sound` at the device's rate, as far as it is ready."""
+        if self._device.rate_hz == self._wire.rate_hz:
+            track.device_samples += samples
+            return [Share(track, sound)]
+        converter = self._converters.get(track.turn)
+        if converter is None:
+            converter = self._converters[track.turn] = TurnConverter(self._wire.rate_hz, self._device.rate_hz)
+        shares = converter.convert(track, sound)
+        if track.turn <= self._ended_turn:  # after its end: nothing will push the rest out
+            shares += self._converters.pop(track.turn).finish()
+        return shares
+
+    def _queue(self, shares: list[Share]) -> None:
+        self._chunks.extend(shares)
+        self._queued_samples += sum(len(share.pcm) for share in shares) // BYTES_PER_SAMPLE
+
+    def _forget_converters(self) -> int:
+        """Of turns that must not sound any more. Returns the samples that were in them."""
+        gone = [self._converters.pop(turn) for turn in sorted(self._converters) if turn <= self._floor]
+        return sum(converter.held_back_samples for converter in gone)
 
     def _may_flow(self) -> bool:
         """Whether sound may be pulled now: flowing already, or enough gathered to begin."""
         if not self._flowing and self._chunks:
             whole_turn_is_here = self._chunks[0].track.turn <= self._ended_turn
-            self._flowing = whole_turn_is_here or self._queued_samples >= self._prebuffer_samples
+            enough_samples = self._device.samples_of_ms(self._jitter.prebuffer_ms)
+            self._flowing = whole_turn_is_here or self._queued_samples >= enough_samples
         return self._flowing
 
     def _take(self, parts: list[bytes | memoryview], sample_count: int) -> int:
@@ -254,18 +282,18 @@ class PlaybackBuffer:
             chunk = self._chunks[0]
             available = len(chunk.pcm) // BYTES_PER_SAMPLE
             taken = min(missing, available)
-            parts.append(chunk.pcm[: taken * BYTES_PER_SAMPLE])
+            parts.append(self._duck.apply(self._fade_in.apply(chunk.pcm[: taken * BYTES_PER_SAMPLE])))
             if taken == available:
                 self._chunks.popleft()
             else:
-                chunk.pcm = chunk.pcm[taken * BYTES_PER_SAMPLE :]
+                self._chunks[0] = Share(chunk.track, chunk.pcm[taken * BYTES_PER_SAMPLE :])
             self._account(chunk.track, taken)
             missing -= taken
         if parts:
             self._last_sample = int.from_bytes(parts[-1][-BYTES_PER_SAMPLE:], "little", signed=True)
         return missing
 
-    def _account(self, track: _Track, samples: int) -> None:
+    def _account(self, track: Track, samples: int) -> None:
         last = self._segments[-1] if self._segments else None
         if last is not None and last.track is track and last.start + last.samples == self._timeline:
             last.samples += samples
@@ -278,20 +306,26 @@ class PlaybackBuffer:
 
     def _ran_dry(self) -> None:
         self._flowing = False
-        if self._sounding_turn > self._ended_turn:
-            self.statistics.underruns += 1
-        self._cut()
+        in_the_middle = self._sounding_turn > self._ended_turn
+        self.statistics.underruns += in_the_middle
+        self._cut(in_the_middle)
 
-    def _cut(self) -> None:
+    def _cut(self, in_the_middle: bool) -> None:
         """Sound stops here."""
         self._flowing = self._flowing and bool(self._chunks)
-        self._fade_out()
+        self._fade_out(in_the_middle)
 
-    def _fade_out(self) -> None:
-        """Let the last value played decay instead of popping. No sample that was not played is used."""
+    def _fade_out(self, in_the_middle: bool) -> None:
+        """Let the last value played decay instead of popping. No sample that was not played is used.
+
+        What follows on a stop in the middle of a turn fades in: it is scaled, and none of it is left out.
+        """
         if self._last_sample:
             self._fade = self._decay(self._last_sample)
         self._last_sample = 0
+        if in_the_middle and self._fade_samples:
+            self._fade_in.set(0.0)
+            self._fade_in.move(1.0, self._fade_samples)
 
     def _decay(self, value: int) -> bytes:
         steps = self._fade_samples

@@ -115,12 +115,12 @@ class RealtimeSession:
         """What stands between the microphone and the wire. What an extra has to bring is loaded here, and only here."""
         hearing, policy = self.audio_input, self.agent.interruption
         if hearing.echo != "off":
-            if self._speaker is None or hearing.sample_rate_hz != self.audio_output.sample_rate_hz:
+            if self._speaker is None or hearing.sample_rate_hz != self.audio_output.device_format.rate_hz:
                 raise ConfigError(
                     f"echo={hearing.echo!r} needs to know what is played: give the session a speaker of its own, at "
                     "the sample rate of the microphone"
                 )
-            self._reference = PlaybackReference(self.audio_output.format, trio.current_time)
+            self._reference = PlaybackReference(self.audio_output.device_format, trio.current_time)
         if hearing.processes:
             from trio_voice.devices.webrtc import WebRtcFilter
 
@@ -323,11 +323,19 @@ class RealtimeSession:
         dropped["control"] = self._view.dropped_control
         dropped["utterances"] = self._view.lost_utterances
         dropped["stale_frames"] = self._link.uplink.stale_frames
-        if self._buffer_statistics is not None:
-            dropped["stale_samples"] = self._buffer_statistics.stale_samples
-            dropped["overflow_samples"] = self._buffer_statistics.overflow_samples
-            dropped["underruns"] = self._buffer_statistics.underruns
-        return self._view.tracker.metrics(at, dropped, round_trip_ms=self._link.round_trips.median_ms)
+        played = self._buffer_statistics
+        if played is not None:
+            dropped["stale_samples"] = played.stale_samples
+            dropped["overflow_samples"] = played.overflow_samples
+            dropped["underruns"] = played.underruns
+            dropped["late_chunks"] = played.late_chunks
+        return self._view.tracker.metrics(
+            at,
+            dropped,
+            round_trip_ms=self._link.round_trips.median_ms,
+            jitter_ms=played.jitter_ms if played is not None else None,
+            prebuffer_ms=played.prebuffer_ms if played is not None else None,
+        )
 
     def summary(self) -> dict[str, Any]:
         """The session in plain values, ready for JSON."""

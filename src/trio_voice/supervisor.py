@@ -260,7 +260,6 @@ async def _live(
                 pump = partial(wire.run, address, connect_timeout_s=timeout_s, stream=stream)
                 opened = await nursery.start(pump)
                 is_open = True
-                link.turns.start_connection()
                 playback = link.playback.clone() if link.playback is not None else None
                 frames = link.frames.clone() if link.frames is not None else None
                 send = partial(

@@ -69,6 +69,10 @@ class SessionMetrics:
     """Of the latest pings to the server, the median; None before the first."""
     dropped: Mapping[str, int]
     """What was dropped, by channel."""
+    jitter_ms: float | None = None
+    """How unevenly the agent's voice arrives; None without a speaker."""
+    prebuffer_ms: float | None = None
+    """What is gathered of it before it is played."""
 
 
 @attrs.define(eq=False)
@@ -183,7 +187,15 @@ class ConversationTracker:
                 )
         return lines
 
-    def metrics(self, at: float, dropped: Mapping[str, int], *, round_trip_ms: float | None = None) -> SessionMetrics:
+    def metrics(
+        self,
+        at: float,
+        dropped: Mapping[str, int],
+        *,
+        round_trip_ms: float | None = None,
+        jitter_ms: float | None = None,
+        prebuffer_ms: float | None = None,
+    ) -> SessionMetrics:
         latencies = [turn.latency_ms for turn in self._turns if turn.latency_ms is not None]
         return SessionMetrics(
             started_at=self.started_at,
@@ -196,6 +208,8 @@ class ConversationTracker:
             tool_call_count=sum(len(turn.tools) for turn in self._turns),
             round_trip_ms=round_trip_ms,
             dropped=dict(dropped),
+            jitter_ms=jitter_ms,
+            prebuffer_ms=prebuffer_ms,
         )
 
     # --- inside -----------------------------------------------------------------------------------

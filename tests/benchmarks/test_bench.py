@@ -16,10 +16,13 @@ import pytest
 ROOT = Path(__file__).parents[2]
 CLIENT = [sys.executable, "-m", "benchmarks.client"]
 
-pytestmark = pytest.mark.skipif(
-    not time.get_clock_info("perf_counter").implementation.startswith("clock_gettime(CLOCK_MONOTONIC"),
-    reason="send times are compared between processes, which needs Linux's CLOCK_MONOTONIC",
-)
+pytestmark = [
+    pytest.mark.timeout(180),  # all benchmarks, one after the other
+    pytest.mark.skipif(
+        not time.get_clock_info("perf_counter").implementation.startswith("clock_gettime(CLOCK_MONOTONIC"),
+        reason="send times are compared between processes, which needs Linux's CLOCK_MONOTONIC",
+    ),
+]
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +30,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     out = tmp_path_factory.mktemp("bench")
     environment = {**os.environ, "PYTHON": sys.executable, "VENV": str(out / "none")}
     command = [str(ROOT / "scripts" / "bench"), "--quick", "--out", str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=50)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=170)
     assert done.returncode == 0, done.stdout + done.stderr
     read: dict[str, Any] = json.loads((out / "results.json").read_text())
     read["printed"] = done.stdout

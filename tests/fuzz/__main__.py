@@ -1,4 +1,5 @@
-"""`scripts/fuzz --inputs N --sessions N --seed S`: the decoder with so many frames, then so many sessions."""
+"""`scripts/fuzz --inputs N --sessions N --interleavings N --seed S`: the decoder with so many frames, then so many
+sessions, then the playback buffer with so many interleavings."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ import time
 from collections import Counter
 from datetime import UTC, datetime
 
-from fuzz import decoder, session
+from fuzz import decoder, interleavings, session
 
 CHUNK = 10_000
 SESSIONS = 100
@@ -19,6 +20,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="scripts/fuzz", description=__doc__)
     parser.add_argument("--inputs", type=int, default=20_000, help="frames for the decoder")
     parser.add_argument("--sessions", type=int, default=100, help="sessions against a hostile server")
+    parser.add_argument("--interleavings", type=int, default=2000, help="for the playback buffer")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)
@@ -35,6 +37,10 @@ def main() -> None:
     for first in range(0, options.sessions, SESSIONS):
         ends += session.run(min(SESSIONS, options.sessions - first), options.seed * 1_000_003 + first)
     print(f"sessions: {options.sessions} in {time.monotonic() - began_at:.0f} s: {dict(ends)}", flush=True)
+    began_at = time.monotonic()
+    if options.interleavings:
+        tried = interleavings.run(options.interleavings, options.seed)
+        print(f"interleavings: {options.interleavings}, {tried} operations, in {time.monotonic() - began_at:.0f} s")
 
 
 if __name__ == "__main__":

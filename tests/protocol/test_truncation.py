@@ -61,7 +61,7 @@ def test_each_item_is_remembered_as_it_was_heard(
 @given(st.integers(1, 50_000), st.sampled_from([8_000, 11_025, 16_000, 22_050, 24_000, 44_100, 48_000]))
 def test_all_heard_is_all_heard_however_the_milliseconds_round(samples: int, rate_hz: int) -> None:
     buffer = PlaybackBuffer(AudioFormat("pcm16", rate_hz), prebuffer_ms=0)
-    buffer.insert(1, "item", 0, bytes(2 * samples))
+    buffer.insert(1, "item", 0, bytes(2 * samples), 0.0)
     buffer.pull(samples // 3)
     buffer.pull(samples)
     assert plan_truncation(buffer.positions(0), complete_items={"item"}, cancel=False) == []

@@ -59,9 +59,11 @@ def test_an_id_used_again_on_a_new_connection_is_a_new_turn() -> None:
     turns = TurnNumbers()
     turns.turn_of(created("resp_001"))
     turns.turn_of(created("resp_002"))
-    turns.start_connection()
-    assert turns.turn_of(sound("resp_001")) == 3
-    assert turns.turn_of(sound("resp_002")) == 4
+    assert turns.turn_of(sound("resp_001"), epoch=2) == 3
+    assert turns.turn_of(sound("resp_001"), epoch=1) == 1, "sound of the old connection is still of its own turn"
+    assert turns.turn_of(sound("resp_002"), epoch=2) == 4
+    assert turns.turn_of(sound(""), epoch=1) == 2
+    assert turns.turn_of(sound(""), epoch=3) is None
 
 
 def test_what_is_remembered_of_responses_is_bounded() -> None:

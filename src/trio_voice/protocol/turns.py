@@ -21,11 +21,12 @@ REMEMBERED_TURNS = 64
 class TurnNumbers:
     """Numbers responses from 1 up, as their ids appear.
 
-    A server that leaves out `response.created` loses nothing: the first event that names a response counts.
+    A server that leaves out `response.created` loses nothing: the first event that names a response counts. Ids are
+    those of one connection, its *epoch*: another may use them again, and the two may live at the same time.
     """
 
     def __init__(self) -> None:
-        self._turns: dict[str, int] = {}
+        self._turns: dict[tuple[int, str], int] = {}
         self._last = 0
 
     @property
@@ -33,23 +34,20 @@ class TurnNumbers:
         """The newest turn, 0 before the first."""
         return self._last
 
-    def turn_of(self, event: object) -> int | None:
-        """The turn of a server event, or None when it belongs to no response."""
+    def turn_of(self, event: object, epoch: int = 1) -> int | None:
+        """The turn of a server event of that connection, or None when it belongs to no response."""
         response_id = _response_id(event)
         if not response_id:
             # Some servers name no response in a delta: it can only be the newest one.
-            return self._last or None if getattr(event, "response_id", None) == "" else None
-        turn = self._turns.get(response_id)
+            nameless = getattr(event, "response_id", None) == ""
+            return max((turn for (of, _), turn in self._turns.items() if of == epoch and nameless), default=None)
+        turn = self._turns.get((epoch, response_id))
         if turn is None:
             self._last += 1
-            turn = self._turns[response_id] = self._last
+            turn = self._turns[epoch, response_id] = self._last
             if len(self._turns) > REMEMBERED_TURNS:
                 del self._turns[next(iter(self._turns))]
         return turn
-
-    def start_connection(self) -> None:
-        """Forget ids: a new connection may use them again, and must not reach an old turn."""
-        self._turns.clear()
 
 
 def _response_id(event: object) -> str:
