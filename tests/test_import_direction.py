@@ -18,7 +18,7 @@ CORE_MODULES = {
 }  # fmt: skip
 ACTOR_MODULES = {
     "channels", "capture", "uplink", "downlink", "conversation", "playback", "tools", "supervisor", "session",
-    "journal", "voice_agent", "barge_in",
+    "journal", "voice_agent", "barge_in", "device_recovery",
     "tool_calls",
     "conversation_view",
     "microphone_gate",

@@ -12,8 +12,9 @@ import trio
 from hypothesis import given, settings, strategies as st
 from trio.testing import MockClock
 
+from kit import recovery_of
 from trio_voice import playback
-from trio_voice.audio import AudioFormat, samples_of
+from trio_voice.audio import samples_of
 from trio_voice.channels import (
     EndTurn,
     Hold,
@@ -26,8 +27,6 @@ from trio_voice.channels import (
     TurnStarted,
 )
 from trio_voice.config import AudioOutputConfig
-from trio_voice.devices import OpenSpeaker, Pull
-from trio_voice.errors import DeviceError
 from trio_voice.server.scripted import marked_samples, turns_in
 from trio_voice.testing.devices import RecordingSpeaker
 
@@ -77,7 +76,8 @@ async def stage(latency_ms: int = 0, fade_ms: int = 0, block_ms: int = 20) -> As
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(collect)
-        await nursery.start(partial(playback.run, inbox, reports_send, speaker=speaker, config=config))
+        play = partial(playback.run, inbox, reports_send, speaker=speaker, config=config)
+        await nursery.start(partial(play, recovery=recovery_of("speaker")))
         yield standing
         send.close()
 
@@ -173,35 +173,11 @@ async def test_a_hold_keeps_the_rest(autojump_clock: MockClock) -> None:
         assert len(on_stage.reported(TurnPlayed)) == 1
 
 
-async def test_a_speaker_that_fails_ends_it_with_its_error(autojump_clock: MockClock) -> None:
-    class Broken:
-        name = "broken"
-
-        def unheard_samples(self) -> int:
-            return 0
-
-        async def wait_failed(self) -> DeviceError:
-            await trio.sleep(1)
-            return DeviceError("the loudspeaker was unplugged")
-
-        @asynccontextmanager
-        async def open(self, audio_format: AudioFormat, pull: Pull) -> AsyncIterator[OpenSpeaker]:
-            yield self
-
-    send, inbox = trio.open_memory_channel[PlaybackItem](10)
-    reports_send, reports = trio.open_memory_channel[InboxItem](10)
-    with send, pytest.raises(ExceptionGroup) as caught:
-        await playback.run(inbox, reports_send, speaker=Broken(), config=CONFIG)
-    assert caught.group_contains(DeviceError, match="unplugged")
-    with pytest.raises(trio.EndOfChannel):
-        await reports.receive()
-
-
 async def test_it_closes_its_reports_when_the_inbox_is_closed(autojump_clock: MockClock) -> None:
     send, inbox = trio.open_memory_channel[PlaybackItem](10)
     reports_send, reports = trio.open_memory_channel[InboxItem](10)
     send.close()
-    await playback.run(inbox, reports_send, speaker=RecordingSpeaker(), config=CONFIG)
+    await playback.run(inbox, reports_send, speaker=RecordingSpeaker(), config=CONFIG, recovery=recovery_of("speaker"))
     with pytest.raises(trio.EndOfChannel):
         await reports.receive()
 

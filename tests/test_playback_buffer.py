@@ -28,6 +28,7 @@ operations = st.lists(
         st.tuples(st.just("interrupt"), st.integers(0, 5), st.just(0)),
         st.tuples(st.just("hold"), st.integers(0, 1), st.just(0)),
         st.tuples(st.just("look"), st.integers(0, 100), st.just(0)),
+        st.tuples(st.just("die"), st.integers(0, 100), st.just(0)),
     ),
     max_size=40,
 )
@@ -49,6 +50,8 @@ class Checked:
         self.buffer = buffer_of(fade_ms)
         self.queue: deque[tuple[int, int]] = deque()
         self.timeline: list[int | None] = []
+        self.values: list[int] = []
+        self.taken_back = self.refused = 0
         self.inserted: Counter[int] = Counter()
         self.heard_until = 0
         self.floor = self.ended = self.cleared = self.stale = self.overflow = self.underruns = 0
@@ -72,7 +75,9 @@ class Checked:
                 self.buffer.held = bool(held)
             case ("look", unheard, _):
                 self.look(unheard)
-        assert len(self.queue) <= CAPACITY_SAMPLES
+            case ("die", unheard, _):
+                self.die(unheard)
+        assert len(self.queue) <= CAPACITY_SAMPLES + self.taken_back
         assert self.buffer.queued_ms == EIGHT_KHZ.ms_of_samples(len(self.queue))
 
     def insert(self, turn: int, byte_count: int) -> None:
@@ -112,6 +117,7 @@ class Checked:
         assert block[:sound].tolist() == [value for _, value in expected]
         assert all(turn > self.floor for turn, _ in expected)
         self.timeline += [turn for turn, _ in expected] + [None] * (count - sound)
+        self.values += [value for _, value in expected] + [0] * (count - sound)
         if sound:
             self.level, self.quiet_for, self.sounding = int(block[sound - 1]), 0, expected[-1][0]
         may_sound = not self.buffer.held and (sound or self.flowing)
@@ -144,22 +150,40 @@ class Checked:
             waiting = any(queued <= turn for queued, _ in self.queue) or any(sent <= turn for sent in on_its_way)
             assert self.buffer.is_finished(turn, unheard) == (turn <= self.ended and not waiting)
 
+    def die(self, unheard: int) -> None:
+        """The device dies with what it had not played: that is to be played again, and was not heard."""
+        self.buffer.take_back(unheard)
+        self.heard_until = max(self.heard_until, len(self.timeline) - unheard)
+        lost = [(turn, value) for turn, value in zip(self.timeline, self.values, strict=True) if turn is not None]
+        lost = lost[sum(turn is not None for turn in self.timeline[: self.heard_until]) :]
+        again = [(turn, value) for turn, value in lost if turn > self.floor]
+        self.queue.extendleft(reversed(again))
+        self.taken_back += len(again)
+        self.refused += len(lost) - len(again)
+        self.timeline[self.heard_until :] = [None] * (len(self.timeline) - self.heard_until)
+        self.heard_until, self.level = len(self.timeline), 0
+        self.look(0)
+
     def check_statistics(self) -> None:
-        pulled = sum(turn is not None for turn in self.timeline)
+        on_the_timeline = sum(turn is not None for turn in self.timeline)
+        pulled = on_the_timeline + self.refused
         assert sum(self.inserted.values()) == pulled + self.cleared + len(self.queue)
         assert self.buffer.statistics == BufferStatistics(
             inserted_samples=sum(self.inserted.values()),
             pulled_samples=pulled,
             stale_samples=self.stale,
             cleared_samples=self.cleared,
+            heard_samples=sum(turn is not None for turn in self.timeline[: self.heard_until]),
             overflow_samples=self.overflow,
             underruns=self.underruns if self.fade_samples == 0 else self.buffer.statistics.underruns,
-            silence_samples=len(self.timeline) - pulled,
+            silence_samples=len(self.timeline) - on_the_timeline - self.taken_back - self.refused,
         )
 
 
 @given(operations, st.sampled_from([0, 5]))
 @example([("insert", 1, 80), ("pull", 40, 0), ("look", 0, 0), ("pull", 1, 0)], 0).via("dry just after a look")
+@example([("insert", 1, 240), ("pull", 90, 0), ("look", 70, 0), ("die", 40, 0)], 0).via("dies in mid-piece")
+@example([("insert", 1, 240), ("pull", 90, 0), ("interrupt", 1, 0), ("die", 40, 0)], 0).via("dies after a barge-in")
 @example([("insert", 1, 240), ("pull", 10, 0), ("hold", 1, 0), ("pull", 90, 0), ("interrupt", 1, 0), ("pull", 9, 0)], 5)
 def test_whatever_happens_it_plays_what_it_may_in_order_and_accounts_for_all(plan: list[Operation], fade: int) -> None:
     checked = Checked(fade)

@@ -25,7 +25,7 @@ import attrs
 import trio
 
 from trio_voice.errors import SessionEnded
-from trio_voice.events import PROTOCOL_EVENTS, ResponseAudio, SessionEvent
+from trio_voice.events import PROTOCOL_EVENTS, DeviceLost, DeviceRestored, ResponseAudio, SessionEvent
 
 if TYPE_CHECKING:
     from trio_voice.playback_buffer import ItemPosition
@@ -233,8 +233,19 @@ class Command:
     """The session ended first."""
 
 
+DeviceNews: TypeAlias = DeviceLost | DeviceRestored
+
 InboxItem: TypeAlias = (
-    FromServer | LinkUp | LinkDown | TurnStarted | TurnPlayed | Interrupted | ToolStarted | ToolResult | Command
+    FromServer
+    | LinkUp
+    | LinkDown
+    | TurnStarted
+    | TurnPlayed
+    | Interrupted
+    | ToolStarted
+    | ToolResult
+    | Command
+    | DeviceNews
 )
 
 

@@ -67,6 +67,8 @@ class AudioInputConfig:
     """Length of one frame, captured and sent."""
     capacity_ms: int = attrs.field(default=200, validator=_in_range(20, 2000, "200 is usual"))
     """How much sound may wait for the wire before the oldest is dropped."""
+    wait_for_device: bool = False
+    """Begin without a microphone where there is none, and open it when there is one."""
 
     @property
     def format(self) -> AudioFormat:
@@ -84,6 +86,8 @@ class AudioOutputConfig:
     """How much unheard sound is kept. Servers send faster than real time; what comes beyond is dropped and counted."""
     fade_ms: int = attrs.field(default=5, validator=_in_range(0, 20, "5 is usual"))
     """A cut decays over this long instead of popping."""
+    wait_for_device: bool = False
+    """Begin without a loudspeaker where there is none, and open it when there is one."""
 
     def __attrs_post_init__(self) -> None:
         if self.prebuffer_ms >= self.capacity_ms:

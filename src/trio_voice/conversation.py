@@ -144,6 +144,8 @@ class _Conductor:
                 self._answer_if_owed()
             case Command():
                 self._command(item)
+            case events.DeviceLost() | events.DeviceRestored():
+                self.outbox.emit(item)
             case _:
                 assert_never(item)
         self.view.turn_in_progress = self._turn_in_progress

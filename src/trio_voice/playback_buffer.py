@@ -35,6 +35,8 @@ class BufferStatistics:
     inserted_samples: int = 0
     pulled_samples: int = 0
     """Of sound; silence does not count."""
+    heard_samples: int = 0
+    """Of sound, out of the loudspeaker, when that was last looked at."""
     stale_samples: int = 0
     """Refused because their turn had been interrupted."""
     cleared_samples: int = 0
@@ -77,12 +79,17 @@ class _Chunk:
 
 @attrs.define(eq=False)
 class _Segment:
-    """A run of one track that has been pulled and is on its way to the air."""
+    """A piece of one track that has been pulled and is on its way to the air."""
 
     track: _Track
     start: int
     """On the timeline of all pulled samples, silence included."""
-    samples: int
+    pcm: memoryview
+    """Kept until it was heard: the device may die with it."""
+
+    @property
+    def samples(self) -> int:
+        return len(self.pcm) // BYTES_PER_SAMPLE
 
 
 class PlaybackBuffer:
@@ -204,6 +211,21 @@ class PlaybackBuffer:
         self._floor = max(self._floor, turn)
         self._tracks = {key: track for key, track in self._tracks.items() if track.turn > turn}
 
+    def take_back(self, unheard_samples: int) -> None:
+        """The device is gone with the last `unheard_samples` in it: queue again what of them was sound.
+
+        From here on nothing is on its way to the air, and the positions stand still until the next pull.
+        """
+        self._settle(unheard_samples)
+        for segment in reversed(self._segments):
+            if segment.track.turn > self._floor:
+                self._chunks.appendleft(_Chunk(segment.track, segment.pcm))
+                self._queued_samples += segment.samples
+                self.statistics.pulled_samples -= segment.samples
+        self._segments.clear()
+        self._heard_timeline = self._timeline
+        self._fade, self._last_sample = b"", 0  # nothing sounds that could decay
+
     def is_finished(self, turn: int, unheard_samples: int) -> bool:
         """Whether everything of `turn`, which has ended, was heard."""
         if turn > self._ended_turn or any(chunk.track.turn <= turn for chunk in self._chunks):
@@ -227,23 +249,22 @@ class PlaybackBuffer:
             chunk = self._chunks[0]
             available = len(chunk.pcm) // BYTES_PER_SAMPLE
             taken = min(missing, available)
-            parts.append(chunk.pcm[: taken * BYTES_PER_SAMPLE])
+            part = chunk.pcm[: taken * BYTES_PER_SAMPLE]
+            parts.append(part)
             if taken == available:
                 self._chunks.popleft()
             else:
                 chunk.pcm = chunk.pcm[taken * BYTES_PER_SAMPLE :]
-            self._account(chunk.track, taken)
+            self._account(chunk.track, part)
             missing -= taken
         if parts:
             self._last_sample = int.from_bytes(parts[-1][-BYTES_PER_SAMPLE:], "little", signed=True)
         return missing
 
-    def _account(self, track: _Track, samples: int) -> None:
-        last = self._segments[-1] if self._segments else None
-        if last is not None and last.track is track and last.start + last.samples == self._timeline:
-            last.samples += samples
-        else:
-            self._segments.append(_Segment(track, self._timeline, samples))
+    def _account(self, track: _Track, part: memoryview) -> None:
+        segment = _Segment(track, self._timeline, part)
+        samples = segment.samples
+        self._segments.append(segment)
         self._sounding_turn = track.turn
         self._timeline += samples
         self._queued_samples -= samples
@@ -288,8 +309,9 @@ class PlaybackBuffer:
             if heard <= 0:
                 return
             segment.track.heard_samples += heard
+            self.statistics.heard_samples += heard
             segment.start += heard
-            segment.samples -= heard
+            segment.pcm = segment.pcm[heard * BYTES_PER_SAMPLE :]
             if segment.samples:
                 return
             self._segments.popleft()

@@ -11,6 +11,7 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+import attrs
 import trio
 
 from trio_voice import capture, conversation, logs, playback, supervisor, tools
@@ -38,6 +39,7 @@ from trio_voice.config import (
     SessionState,
 )
 from trio_voice.conversation_view import ConversationView
+from trio_voice.device_recovery import DeviceRecovery
 from trio_voice.errors import ConfigError, SessionEnded
 from trio_voice.events import EVENT_NAMES, PROTOCOL_EVENTS, Disconnected, ResponseAudio, SessionEvent
 from trio_voice.logs import log
@@ -94,6 +96,8 @@ class RealtimeSession:
         self._lifetime: AbstractAsyncContextManager[None] | None = None
         self._ended_at: float | None = None
         self._ended = trio.Event()
+        self._hearing: DeviceRecovery | None = None
+        self._sounding: DeviceRecovery | None = None
 
     # --- the topology -----------------------------------------------------------------------------
 
@@ -111,6 +115,12 @@ class RealtimeSession:
         self._frames = frames
         self._buffer_statistics: BufferStatistics | None = None
         speaker, microphone = self._speaker, self._microphone
+        if microphone is not None:
+            reports, wait = to_conversation.clone(), self.audio_input.wait_for_device
+            self._hearing = DeviceRecovery("microphone", microphone.name, reports, wait)
+        if speaker is not None:
+            reports, wait = to_conversation.clone(), self.audio_output.wait_for_device
+            self._sounding = DeviceRecovery("speaker", speaker.name, reports, wait)
         self._link = supervisor.Link(
             frames.receiver if microphone is not None else None,
             to_conversation.clone(),
@@ -127,11 +137,14 @@ class RealtimeSession:
             async with trio.open_nursery() as nursery:
                 self._actors = nursery.cancel_scope
                 nursery.start_soon(self._run_callbacks)
-                if speaker is not None:
+                if speaker is not None and self._sounding is not None:
                     play = partial(playback.run, playback_items, to_conversation.clone(), speaker=speaker)
-                    self._buffer_statistics = await nursery.start(partial(play, config=self.audio_output))
-                if microphone is not None:
-                    await nursery.start(partial(capture.run, frames, microphone=microphone, config=self.audio_input))
+                    self._buffer_statistics = await nursery.start(
+                        partial(play, config=self.audio_output, recovery=self._sounding)
+                    )
+                if microphone is not None and self._hearing is not None:
+                    hear = partial(capture.run, frames, microphone=microphone, config=self.audio_input)
+                    await nursery.start(partial(hear, recovery=self._hearing))
                 nursery.start_soon(partial(tools.run, tool_items, to_conversation.clone(), tools=self.agent.tools))
                 nursery.start_soon(
                     partial(
@@ -281,7 +294,14 @@ class RealtimeSession:
             dropped["stale_samples"] = self._buffer_statistics.stale_samples
             dropped["overflow_samples"] = self._buffer_statistics.overflow_samples
             dropped["underruns"] = self._buffer_statistics.underruns
-        return self._view.tracker.metrics(at, dropped, round_trip_ms=self._link.round_trips.median_ms)
+        metrics = self._view.tracker.metrics(at, dropped, round_trip_ms=self._link.round_trips.median_ms)
+        heard_samples = 0 if self._buffer_statistics is None else self._buffer_statistics.heard_samples
+        return attrs.evolve(
+            metrics,
+            heard_ms=self.audio_output.format.ms_of_samples(heard_samples),
+            microphone=None if self._hearing is None else self._hearing.metrics(at),
+            speaker=None if self._sounding is None else self._sounding.metrics(at),
+        )
 
     def summary(self) -> dict[str, Any]:
         """The session in plain values, ready for JSON."""

@@ -53,6 +53,21 @@ class ConversationTurn:
 
 
 @attrs.frozen
+class DeviceMetrics:
+    """How a microphone or a loudspeaker of a session has done so far."""
+
+    device: str
+    failures: int
+    """Outages: it failed, or was not there at the start."""
+    outage_ms: float
+    """How long it was away in all, the present outage included."""
+    late_callbacks: int
+    """Times it called back more than a block too late; 0 where the device does not tell."""
+    underflows: int
+    """Times sound was lost or missing for want of a callback; 0 where the device does not tell."""
+
+
+@attrs.frozen
 class SessionMetrics:
     """Figures of a session so far."""
 
@@ -69,6 +84,10 @@ class SessionMetrics:
     """Of the latest pings to the server, the median; None before the first."""
     dropped: Mapping[str, int]
     """What was dropped, by channel."""
+    heard_ms: float = 0.0
+    """Of the agent's voice, out of the loudspeaker by its own account; the turn that is playing included."""
+    microphone: DeviceMetrics | None = None
+    speaker: DeviceMetrics | None = None
 
 
 @attrs.define(eq=False)

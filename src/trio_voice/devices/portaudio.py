@@ -6,6 +6,9 @@ that a Trio task waits for. (Of the ways to wake Trio this had the cheapest call
 took 174 µs p50, against 341 µs for `run_sync_soon`, which besides fails in the audio thread once the run
 is over. A socket pair rather than a pipe, as Windows can wait for sockets alone.)
 
+PortAudio looks for devices only when it starts. So whenever a device is opened and no other of ours is open, PortAudio
+is ended and started first: what was plugged in, or became the default, is found.
+
 Opening and closing run in a worker thread, since both may wait for a sound server. Closing is bounded: a
 frozen PulseAudio keeps `abort()` waiting for as long as it is frozen (measured), so after `CLOSE_LIMIT_S`
 the thread is left to finish alone.
@@ -16,7 +19,9 @@ from __future__ import annotations
 import atexit
 import contextlib
 import socket
+import sys
 import threading
+import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Literal, Self, TypeAlias
@@ -25,7 +30,7 @@ import attrs
 import trio
 
 from trio_voice.audio import BYTES_PER_SAMPLE, AudioFormat, Frame
-from trio_voice.devices import Pull
+from trio_voice.devices import DeviceCounters, Pull
 from trio_voice.devices.capture_queue import CaptureQueue
 from trio_voice.errors import DeviceError
 from trio_voice.logs import log
@@ -34,9 +39,21 @@ Latency: TypeAlias = Literal["low", "high"] | float
 Kind: TypeAlias = Literal["input", "output"]
 
 CLOSE_LIMIT_S = 1.0
-STALL_LIMIT_S = 5.0
-"""A running device that has not called back for this long has failed: a suspended one reports nothing."""
+STALL_LIMIT_S = 2.0
+"""A running device that has not called back for this long has failed: a suspended one reports nothing. Blocks are
+20 ms apart; a sound server that moves a stream to another device takes up to about a second."""
+START_LIMIT_S = 5.0
+"""For the first callback: a sleeping null sink takes 2 s, a wireless headset as long."""
+LOOKS = 4
+"""In a row, evenly over the limit, at which nothing must have come: so a process that was itself stopped, or whose
+event loop was blocked, does not take that for the device's silence."""
+LIST_IS_FRESH_S = 0.1
+"""PortAudio looks for devices only when it starts, which takes 60 ms (40 of CPU): both directions share one look."""
 USUAL_RATES_HZ = (8_000, 16_000, 24_000, 44_100, 48_000)
+
+STOPPED = "stopped by itself: unplugged, or its sound server has gone"
+PRIMING = 4
+"""Callbacks at the start that come as quickly as they are answered, to fill the device."""
 
 _NO_SOUND = "Or do without: --mic question.wav --speaker answer.wav use files in place of devices."
 _MISSING = (
@@ -55,12 +72,16 @@ _ADVICE = {
 """What PortAudio's error codes mean here, and what to do."""
 
 _opening = threading.Lock()
-"""PortAudio's own open and close must not run at the same time in two threads."""
+"""PortAudio's own open, close, start and end must not run at the same time in two threads."""
+_open_streams: set[Any] = set()
+"""Streams of this process, also those whose closing was abandoned: ending PortAudio would close them, or hang."""
+_looked_at = float("-inf")
+"""When PortAudio last looked for devices, on the monotonic clock."""
 
 
 @attrs.frozen
 class DeviceInfo:
-    """A device that PortAudio found when it started; plugging something in later does not show."""
+    """A device that PortAudio found when it last looked."""
 
     name: str
     index: int
@@ -78,11 +99,30 @@ def load_sounddevice() -> Any:
 
     Raises: `DeviceError` that says how to get what is missing.
     """
+    global _looked_at
+    is_first = "sounddevice" not in sys.modules
     try:
         import sounddevice
     except Exception as error:  # OSError: no library; ImportError: no package; PortAudioError: it cannot start
-        raise DeviceError(_MISSING.format(reason=str(error) or type(error).__name__)) from error
+        message = _MISSING.format(reason=str(error) or type(error).__name__)
+        raise DeviceError(message, retryable=False) from error
+    if is_first:
+        _looked_at = time.monotonic()
     return sounddevice
+
+
+def _look_anew(sounddevice: Any) -> None:
+    """Have PortAudio look for devices, unless it has just done so, or a stream is open that would not survive it.
+
+    Only under the lock `_opening`. Raises: `PortAudioError`.
+    """
+    global _looked_at
+    if _open_streams or time.monotonic() - _looked_at < LIST_IS_FRESH_S:
+        return
+    if sounddevice._initialized:  # not so when it could not start the last time
+        sounddevice._terminate()
+    sounddevice._initialize()
+    _looked_at = time.monotonic()
 
 
 def list_devices(*, probe_rates: bool = False) -> list[DeviceInfo]:
@@ -91,6 +131,11 @@ def list_devices(*, probe_rates: bool = False) -> list[DeviceInfo]:
     Raises: `DeviceError` when PortAudio is missing.
     """
     sounddevice = load_sounddevice()
+    with _opening:
+        return _listed(sounddevice, probe_rates)
+
+
+def _listed(sounddevice: Any, probe_rates: bool = False) -> list[DeviceInfo]:
     default_input, default_output = (
         _default_index("input", sounddevice),
         _default_index("output", sounddevice),
@@ -165,6 +210,10 @@ class _Stream:
         self._stream: Any = None
         self._leaving = False
         self._finished = False
+        self._stalled = False
+        self._callbacks = 0
+        self._called_back_at = 0.0
+        self.counters = DeviceCounters()
         self._handover = threading.Lock()
         """Held to pass a stream from a worker thread to Trio, and to close the audio thread's socket."""
         self.name = "?"
@@ -177,7 +226,8 @@ class _Stream:
         stream = None
         try:
             with _opening:
-                device = find_device(self._wanted, self._kind, list_devices())
+                _look_anew(sounddevice)
+                device = find_device(self._wanted, self._kind, _listed(sounddevice))
                 self.name = device.name
                 open_stream = sounddevice.RawInputStream if self._kind == "input" else sounddevice.RawOutputStream
                 stream = open_stream(
@@ -190,6 +240,7 @@ class _Stream:
                     callback=self._called_back,
                     finished_callback=self._finished_called_back,
                 )
+                _open_streams.add(stream)
             stream.start()
         except sounddevice.PortAudioError as error:
             if stream is not None:
@@ -207,6 +258,7 @@ class _Stream:
         stream.abort()
         with _opening:
             stream.close()
+            _open_streams.discard(stream)
 
     def _refused(self, error: Exception) -> DeviceError:
         code = error.args[1] if len(error.args) > 1 else None
@@ -218,7 +270,13 @@ class _Stream:
     # --- in the audio thread ---
 
     def _called_back(self, block: Any, frames: int, times: Any, status: Any) -> None:
-        raise NotImplementedError
+        now = times.currentTime
+        if self._callbacks > PRIMING and now - self._called_back_at > 2 * frames / self._rate_hz:
+            self.counters.late_callbacks += 1
+        self._called_back_at = now
+        self._callbacks += 1
+        if status.output_underflow or status.input_overflow:
+            self.counters.underflows += 1
 
     def _finished_called_back(self) -> None:
         self._finished = True
@@ -237,6 +295,22 @@ class _Stream:
         await trio.lowlevel.wait_readable(self._wake_receive)
         with contextlib.suppress(BlockingIOError):
             self._wake_receive.recv(4096)
+
+    async def _woken_or_stalled(self) -> None:
+        """Wait until the audio thread has something to say, or has not called back for too long: `_stalled`."""
+        quiet_looks, seen = 0, self._callbacks
+        while quiet_looks < LOOKS:
+            with trio.move_on_after(self._limit_s / LOOKS) as scope:
+                await self._woken()
+            if not scope.cancelled_caught:
+                return
+            quiet_looks = quiet_looks + 1 if self._callbacks == seen else 0
+            seen = self._callbacks
+        self._stalled = True
+
+    @property
+    def _limit_s(self) -> float:
+        return STALL_LIMIT_S if self._callbacks else START_LIMIT_S
 
     def _failed(self, how: str) -> DeviceError:
         return DeviceError(
@@ -297,6 +371,7 @@ class _OpenMicrophone(_Stream):
         return self._queue.dropped_frames
 
     def _called_back(self, block: Any, frames: int, times: Any, status: Any) -> None:
+        super()._called_back(block, frames, times, status)
         arrived = times.currentTime
         # Some host APIs leave the ADC time at 0.
         adc_time = times.inputBufferAdcTime or arrived - frames / self._rate_hz
@@ -314,11 +389,10 @@ class _OpenMicrophone(_Stream):
                     self._clock_offset = trio.current_time() - now
                 return Frame(pcm, captured_at=adc_time + self._clock_offset)
             if self._finished:
-                raise self._failed("stopped by itself: unplugged, or its sound server has gone")
-            with trio.move_on_after(STALL_LIMIT_S) as scope:
-                await self._woken()
-            if scope.cancelled_caught:
-                raise self._failed(f"has given no sound for {STALL_LIMIT_S:g} s")
+                raise self._failed(STOPPED)
+            await self._woken_or_stalled()
+            if self._stalled:
+                raise self._failed(f"has given no sound for {self._limit_s:g} s")
 
 
 class _OpenSpeaker(_Stream):
@@ -332,9 +406,9 @@ class _OpenSpeaker(_Stream):
         self._pulled_samples = 0
         self._last_block: tuple[float, float, int] | None = None
         self._fault: Exception | None = None
-        self.underflows = 0
 
     def _called_back(self, block: Any, frames: int, times: Any, status: Any) -> None:
+        super()._called_back(block, frames, times, status)
         size = frames * BYTES_PER_SAMPLE
         try:
             pcm = self._pull(frames)
@@ -346,8 +420,6 @@ class _OpenSpeaker(_Stream):
                 self._fault = error
                 self._wake()
         block[:] = pcm
-        if status.output_underflow:
-            self.underflows += 1
         self._pulled_samples += frames
         dac_end = (times.outputBufferDacTime or times.currentTime) + frames / self._rate_hz
         self._last_block = (
@@ -360,7 +432,7 @@ class _OpenSpeaker(_Stream):
         if self._last_block is None:
             return 0
         dac_end, called_back_at, pulled_samples = self._last_block
-        now = None if self._finished else self._stream_time()
+        now = None if self._finished or self._stalled else self._stream_time()
         # What a dead device had not played when it was last heard of, it will not play.
         unheard = round((dac_end - (now or called_back_at)) * self._rate_hz)
         return min(max(unheard, 0), pulled_samples)
@@ -369,15 +441,13 @@ class _OpenSpeaker(_Stream):
         while True:
             if self._fault is not None:
                 failed = self._failed(f"was given silence, because what feeds it raised {self._fault!r}")
-                failed.__cause__ = self._fault
+                failed.__cause__, failed.retryable = self._fault, False
                 return failed
             if self._finished:
-                return self._failed("stopped by itself: unplugged, or its sound server has gone")
-            before = self._pulled_samples
-            with trio.move_on_after(STALL_LIMIT_S):
-                await self._woken()
-            if self._pulled_samples == before and not self._finished and self._fault is None:
-                return self._failed(f"has asked for no sound for {STALL_LIMIT_S:g} s")
+                return self._failed(STOPPED)
+            if self._stalled:
+                return self._failed(f"has asked for no sound for {self._limit_s:g} s")
+            await self._woken_or_stalled()
 
 
 class PortAudioMicrophone:
@@ -429,4 +499,5 @@ class PortAudioSpeaker:
 
 def _require_pcm16(audio_format: AudioFormat) -> None:
     if audio_format.encoding != "pcm16":
-        raise DeviceError(f"A sound card takes pcm16, not {audio_format.encoding}: G.711 is for telephony.")
+        reason = f"A sound card takes pcm16, not {audio_format.encoding}: G.711 is for telephony."
+        raise DeviceError(reason, retryable=False)
