@@ -106,8 +106,10 @@ class SoundServer:
     def start(self) -> None:
         """Returns once the server answers and sound flows through it."""
         sink = f"module-null-sink rate={RATE_HZ} channels=1 format=s16le sink_name="
-        modules = [f"module-native-protocol-unix socket={self.socket} auth-anonymous=1"]
-        modules += [sink + "speaker", sink + "micfeed", "module-remap-source source_name=mic master=micfeed.monitor"]
+        modules = [sink + "speaker", sink + "micfeed", "module-remap-source source_name=mic master=micfeed.monitor"]
+        # Last, as in the usual configuration: who is answered finds the devices. (A stream to one that is not there yet
+        # fails at its first poll, where PortAudio 19.6 may spin for ever.)
+        modules += [f"module-native-protocol-unix socket={self.socket} auth-anonymous=1"]
         flags = ["-n", "--daemonize=no", "--exit-idle-time=-1", "--use-pid-file=no"]
         flags += ["--realtime=no", "--high-priority=no"]
         command = ["pulseaudio", *flags, *(part for module in modules for part in ("-L", module))]
@@ -298,7 +300,9 @@ def _environment(settings: Mapping[str, str]) -> Iterator[None]:
 
 
 def _restart_portaudio() -> None:
+    from trio_voice.devices import portaudio
+
     sounddevice = sys.modules.get("sounddevice")
-    if sounddevice is not None:
+    if sounddevice is not None and not portaudio._open_streams:  # one that cannot be closed would be waited for
         sounddevice._terminate()
         sounddevice._initialize()
