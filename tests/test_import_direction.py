@@ -29,7 +29,7 @@ CORE_MAY = {"attrs", "msgspec", "numpy", "soxr", "structlog"}
 ACTORS_MAY = CORE_MAY | {"trio"}
 
 ONLY_IMPORTER = {
-    "sounddevice": {"devices/portaudio.py"},
+    "sounddevice": {"devices/sound_system.py"},
     "trio_websocket": {"wire.py", "server/listen.py"},
     "soxr": {"audio.py"},
 }

@@ -300,9 +300,9 @@ def _environment(settings: Mapping[str, str]) -> Iterator[None]:
 
 
 def _restart_portaudio() -> None:
-    from trio_voice.devices import portaudio
+    from trio_voice.devices import sound_system
 
     sounddevice = sys.modules.get("sounddevice")
-    if sounddevice is not None and not portaudio._open_streams:  # one that cannot be closed would be waited for
+    if sounddevice is not None and not sound_system.open_streams:  # one that cannot be closed would be waited for
         sounddevice._terminate()
         sounddevice._initialize()

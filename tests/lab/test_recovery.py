@@ -17,7 +17,7 @@ from trio_voice.audio import PCM16_24K, AudioFormat, Frame
 from trio_voice.channels import DropOldest, EndTurn, InboxItem, Interrupt, Interrupted, Play, PlaybackItem, TurnPlayed
 from trio_voice.config import AudioInputConfig, AudioOutputConfig
 from trio_voice.device_recovery import DeviceRecovery
-from trio_voice.devices import OpenSpeaker, Pull, Speaker, portaudio
+from trio_voice.devices import OpenSpeaker, Pull, Speaker, portaudio, sound_system
 from trio_voice.devices.portaudio import PortAudioMicrophone, PortAudioSpeaker
 from trio_voice.events import DeviceLost, DeviceRestored
 
@@ -208,6 +208,6 @@ async def test_a_device_that_appears_later_is_found_without_a_restart(lab: Audio
 
 
 def _look() -> None:
-    with portaudio._opening:
-        portaudio._looked_at = float("-inf")
-        portaudio._look_anew(portaudio.load_sounddevice())
+    with sound_system.opening:
+        sound_system._looked_at = float("-inf")
+        sound_system.look_anew(sound_system.load_sounddevice())

@@ -1,13 +1,10 @@
-"""The microphone and the loudspeaker of this computer, through PortAudio: the only import of sounddevice.
+"""The microphone and the loudspeaker of this computer, through PortAudio.
 
 PortAudio calls back on a thread of its own. The invariant here: that thread touches nothing of Trio. It
 appends to a bounded queue or fills a block from `pull`, and writes one byte to a non-blocking socket pair
 that a Trio task waits for. (Of the ways to wake Trio this had the cheapest callback under load: the wake
 took 174 µs p50, against 341 µs for `run_sync_soon`, which besides fails in the audio thread once the run
 is over. A socket pair rather than a pipe, as Windows can wait for sockets alone.)
-
-PortAudio looks for devices only when it starts. So whenever a device is opened and no other of ours is open, PortAudio
-is ended and started first: what was plugged in, or became the default, is found.
 
 Opening and closing run in a worker thread, since both may wait for a sound server. Closing is bounded: a
 frozen PulseAudio keeps `abort()` waiting for as long as it is frozen (measured), so after `CLOSE_LIMIT_S`
@@ -19,24 +16,32 @@ from __future__ import annotations
 import atexit
 import contextlib
 import socket
-import sys
 import threading
-import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Literal, Self, TypeAlias
 
-import attrs
 import trio
 
 from trio_voice.audio import BYTES_PER_SAMPLE, AudioFormat, Frame
 from trio_voice.devices import DeviceCounters, Pull
 from trio_voice.devices.capture_queue import CaptureQueue
+from trio_voice.devices.sound_system import (
+    NO_SOUND,
+    DeviceInfo as DeviceInfo,
+    Kind,
+    find_device as find_device,
+    list_devices as list_devices,
+    listed,
+    load_sounddevice,
+    look_anew,
+    open_streams,
+    opening,
+)
 from trio_voice.errors import DeviceError
 from trio_voice.logs import log
 
 Latency: TypeAlias = Literal["low", "high"] | float
-Kind: TypeAlias = Literal["input", "output"]
 
 CLOSE_LIMIT_S = 1.0
 STALL_LIMIT_S = 2.0
@@ -47,20 +52,13 @@ START_LIMIT_S = 5.0
 LOOKS = 4
 """In a row, evenly over the limit, at which nothing must have come: so a process that was itself stopped, or whose
 event loop was blocked, does not take that for the device's silence."""
-LIST_IS_FRESH_S = 0.1
-"""PortAudio looks for devices only when it starts, which takes 60 ms (40 of CPU): both directions share one look."""
-USUAL_RATES_HZ = (8_000, 16_000, 24_000, 44_100, 48_000)
+USED_STACKS = 5
+
 
 STOPPED = "stopped by itself: unplugged, or its sound server has gone"
 PRIMING = 4
 """Callbacks at the start that come as quickly as they are answered, to fill the device."""
 
-_NO_SOUND = "Or do without: --mic question.wav --speaker answer.wav use files in place of devices."
-_MISSING = (
-    "PortAudio, the library behind microphone and loudspeaker, could not be loaded: {reason}. Install it: "
-    "`sudo apt-get install libportaudio2` (Debian, Ubuntu), `sudo dnf install portaudio` (Fedora), "
-    "`sudo pacman -S portaudio` (Arch); on macOS and Windows it comes with `pip install sounddevice`. " + _NO_SOUND
-)
 _ADVICE = {
     -9997: "The device does not do {rate_hz} Hz. Choose one that converts (`default` or `pulse` on Linux)",
     -9998: "The device does not do mono. Choose one that converts (`default` or `pulse` on Linux)",
@@ -71,130 +69,26 @@ _ADVICE = {
 }
 """What PortAudio's error codes mean here, and what to do."""
 
-_opening = threading.Lock()
-"""PortAudio's own open, close, start and end must not run at the same time in two threads."""
-_open_streams: set[Any] = set()
-"""Streams of this process, also those whose closing was abandoned: ending PortAudio would close them, or hang."""
-_looked_at = float("-inf")
-"""When PortAudio last looked for devices, on the monotonic clock."""
 
+@contextlib.contextmanager
+def _stacks_taken() -> Iterator[None]:
+    """Meanwhile a new thread gets a stack of zeros.
 
-@attrs.frozen
-class DeviceInfo:
-    """A device that PortAudio found when it last looked."""
-
-    name: str
-    index: int
-    input_channels: int
-    output_channels: int
-    is_default_input: bool
-    is_default_output: bool
-    default_rate_hz: int
-    rates_hz: tuple[int, ...] = ()
-    """Which of `USUAL_RATES_HZ` it takes, one way at least; empty unless asked for."""
-
-
-def load_sounddevice() -> Any:
-    """Import sounddevice, which starts PortAudio. Blocks for up to a second the first time.
-
-    Raises: `DeviceError` that says how to get what is missing.
+    Where a device gives nothing at first, PortAudio 19.6 on ALSA reads a variable that its audio thread has never set,
+    and spins for ever, if that is not 0. glibc reuses the stacks of ended threads, with what is in them: up to 40 MB of
+    them, five of the usual size. In the lab's tests of recovery it came in three runs of
+    three, and with new stacks in none of three.
     """
-    global _looked_at
-    is_first = "sounddevice" not in sys.modules
+    release = threading.Event()
+    takers = [threading.Thread(target=release.wait, name="stack taker") for _ in range(USED_STACKS + 1)]
+    for taker in takers:
+        taker.start()
     try:
-        import sounddevice
-    except Exception as error:  # OSError: no library; ImportError: no package; PortAudioError: it cannot start
-        message = _MISSING.format(reason=str(error) or type(error).__name__)
-        raise DeviceError(message, retryable=False) from error
-    if is_first:
-        _looked_at = time.monotonic()
-    return sounddevice
-
-
-def _look_anew(sounddevice: Any) -> None:
-    """Have PortAudio look for devices, unless it has just done so, or a stream is open that would not survive it.
-
-    Only under the lock `_opening`. Raises: `PortAudioError`.
-    """
-    global _looked_at
-    if _open_streams or time.monotonic() - _looked_at < LIST_IS_FRESH_S:
-        return
-    if sounddevice._initialized:  # not so when it could not start the last time
-        sounddevice._terminate()
-    sounddevice._initialize()
-    _looked_at = time.monotonic()
-
-
-def list_devices(*, probe_rates: bool = False) -> list[DeviceInfo]:
-    """Every device, in PortAudio's order. `probe_rates` opens each one for a moment, which takes a while.
-
-    Raises: `DeviceError` when PortAudio is missing.
-    """
-    sounddevice = load_sounddevice()
-    with _opening:
-        return _listed(sounddevice, probe_rates)
-
-
-def _listed(sounddevice: Any, probe_rates: bool = False) -> list[DeviceInfo]:
-    default_input, default_output = (
-        _default_index("input", sounddevice),
-        _default_index("output", sounddevice),
-    )
-    devices = []
-    for index, found in enumerate(sounddevice.query_devices()):
-        device = DeviceInfo(
-            name=found["name"],
-            index=index,
-            input_channels=found["max_input_channels"],
-            output_channels=found["max_output_channels"],
-            is_default_input=index == default_input,
-            is_default_output=index == default_output,
-            default_rate_hz=int(found["default_samplerate"]),
-        )
-        devices.append(attrs.evolve(device, rates_hz=_rates_of(device, sounddevice)) if probe_rates else device)
-    return devices
-
-
-def _default_index(kind: Kind, sounddevice: Any) -> int:
-    """The number of the default device; -1 when there is none."""
-    found = [api[f"default_{kind}_device"] for api in sounddevice.query_hostapis()]
-    return next((index for index in found if index >= 0), -1)
-
-
-def _rates_of(device: DeviceInfo, sounddevice: Any) -> tuple[int, ...]:
-    checks = [sounddevice.check_input_settings] if device.input_channels else []
-    checks += [sounddevice.check_output_settings] if device.output_channels else []
-    rates_hz = set()
-    for rate_hz in USUAL_RATES_HZ:
-        for check in checks:  # ALSA calls many a loudspeaker a microphone too; it shows only here
-            with contextlib.suppress(sounddevice.PortAudioError):
-                check(device=device.index, channels=1, dtype="int16", samplerate=rate_hz)
-                rates_hz.add(rate_hz)
-    return tuple(sorted(rates_hz))
-
-
-def find_device(wanted: str | int | None, kind: Kind, devices: list[DeviceInfo]) -> DeviceInfo:
-    """The device with this number or name, or the only one whose name contains `wanted`; None is the default.
-
-    Raises: `DeviceError` that lists the devices there are.
-    """
-    usable = [device for device in devices if (device.input_channels if kind == "input" else device.output_channels)]
-    there_are = "; ".join(f"{device.index} {device.name!r}" for device in usable) or "none at all"
-    advice = f"The {kind} devices are: {there_are}. {_NO_SOUND}"
-    if wanted is None:
-        for device in usable:
-            if device.is_default_input if kind == "input" else device.is_default_output:
-                return device
-        raise DeviceError(f"There is no default {kind} device. {advice}")
-    matches = [device for device in usable if wanted in (device.index, device.name)]
-    if not matches and isinstance(wanted, str):
-        matches = [device for device in usable if wanted.lower() in device.name.lower()]
-    if not matches:
-        raise DeviceError(f"There is no {kind} device {wanted!r}. {advice}")
-    if len(matches) > 1:
-        several = ", ".join(f"{device.index} {device.name!r}" for device in matches)
-        raise DeviceError(f"{wanted!r} is the name of several {kind} devices ({several}): give the number of one.")
-    return matches[0]
+        yield
+    finally:
+        release.set()
+        for taker in takers:
+            taker.join()
 
 
 class _Stream:
@@ -225,9 +119,9 @@ class _Stream:
         sounddevice = load_sounddevice()
         stream = None
         try:
-            with _opening:
-                _look_anew(sounddevice)
-                device = find_device(self._wanted, self._kind, _listed(sounddevice))
+            with opening:
+                look_anew(sounddevice)
+                device = find_device(self._wanted, self._kind, listed(sounddevice))
                 self.name = device.name
                 open_stream = sounddevice.RawInputStream if self._kind == "input" else sounddevice.RawOutputStream
                 stream = open_stream(
@@ -240,8 +134,9 @@ class _Stream:
                     callback=self._called_back,
                     finished_callback=self._finished_called_back,
                 )
-                _open_streams.add(stream)
-            stream.start()
+                open_streams.add(stream)
+            with _stacks_taken():
+                stream.start()
         except sounddevice.PortAudioError as error:
             if stream is not None:
                 self._stop(stream)
@@ -256,16 +151,16 @@ class _Stream:
     def _stop(stream: Any) -> None:
         """End a stream and lose what was not yet played: PortAudio's `stop()` would wait for it."""
         stream.abort()
-        with _opening:
+        with opening:
             stream.close()
-            _open_streams.discard(stream)
+            open_streams.discard(stream)
 
     def _refused(self, error: Exception) -> DeviceError:
         code = error.args[1] if len(error.args) > 1 else None
         advice = "Choose another device: `trio-voice devices` lists them"
         if isinstance(code, int):
             advice = _ADVICE.get(code, advice).format(rate_hz=self._rate_hz)
-        return DeviceError(f"The {self._kind} device {self.name!r} cannot be opened: {error}. {advice}. {_NO_SOUND}")
+        return DeviceError(f"The {self._kind} device {self.name!r} cannot be opened: {error}. {advice}. {NO_SOUND}")
 
     # --- in the audio thread ---
 
@@ -315,7 +210,7 @@ class _Stream:
     def _failed(self, how: str) -> DeviceError:
         return DeviceError(
             f"The {self._kind} device {self.name!r} {how}. "
-            f"Plug it in, or choose another: `trio-voice devices` lists them. {_NO_SOUND}"
+            f"Plug it in, or choose another: `trio-voice devices` lists them. {NO_SOUND}"
         )
 
     def _stream_time(self) -> float | None:
