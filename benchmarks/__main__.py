@@ -120,10 +120,10 @@ def run_devices(console: Console, quick: bool, realtime: bool) -> dict[str, Any]
     back = result.restarts
     console.print(
         f"{plan.interruptions} interruptions each. The microphone: {result.microphone_exact} of "
-        f"{result.microphone_runs} runs bit for bit. Sound server killed in mid-sentence, {back.restarts} times: sound "
-        f"{back.back_p50_ms:.0f} ms after it is back (p50), {back.back_most_ms:.0f} ms at most; "
-        f"{back.finished} sentences finished; at most {back.repeated_most_samples} samples heard twice, {back.lost_most_samples} lost; "
-        f"{back.abandoned} streams that could not be closed",
+        f"{result.microphone_runs} runs bit for bit. Sound server killed in mid-sentence, {back.restarts} times: "
+        f"sound {back.back_p50_ms:.0f} ms after it is back (p50), {back.back_most_ms:.0f} ms at most; "
+        f"{back.finished} sentences finished; at most {back.repeated_most_samples} samples heard twice, "
+        f"{back.lost_most_samples} lost; {back.abandoned} streams that could not be closed",
         highlight=False,
     )
     return {"plan": attrs.asdict(plan), **attrs.asdict(result)}

@@ -43,9 +43,8 @@ async def check(options: dict[str, Any], console: Console, ending: Ending) -> No
             sounding = await stack.enter_async_context(speaker.open(FORMAT, tone.pull))
             hearing = await stack.enter_async_context(microphone.open(FORMAT, FRAME_MS))
             ending.is_normal = True
-            console.print(
-                f"A tone on {speaker.name}; the microphone is {microphone.name}.", soft_wrap=True, markup=False
-            )
+            said = f"A tone on {speaker.name}; the microphone is {microphone.name}."
+            console.print(said, soft_wrap=True, markup=False)
             failed = None
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_hear, hearing)
@@ -121,9 +120,8 @@ async def _show(meter: Meter, loudest: Loudest, console: Console) -> None:
                 screen.update(bar(level, loudest.dbfs), refresh=True)
             elif now - line_at >= LINE_EVERY_S:
                 line_at += LINE_EVERY_S
-                console.print(
-                    f"{now - began_at:4.0f} s  {level:4.0f} dBFS, loudest {loudest.dbfs:4.0f}", soft_wrap=True
-                )
+                line = f"{now - began_at:4.0f} s  {level:4.0f} dBFS, loudest {loudest.dbfs:4.0f}"
+                console.print(line, soft_wrap=True)
 
 
 def bar(dbfs: float, loudest_dbfs: float) -> Text:
