@@ -65,7 +65,7 @@ class Restarts:
 
     restarts: int
     back_p50_ms: float
-    """From its first answer until sound was on the monitor."""
+    """From its first answer until the loudspeaker took the rest of the sentence; in the air it is some 50 ms later."""
     back_most_ms: float
     repeated_most_samples: int
     """Of the sentence, heard before the death and played again."""

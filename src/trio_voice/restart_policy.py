@@ -42,7 +42,7 @@ class Reopening:
 
     first_delay_s: float = 0.1
     multiplier: float = 2.0
-    longest_delay_s: float = 0.75
+    longest_delay_s: float = 0.5
 
     def delay_s(self, attempt: int) -> float:
         """Seconds to wait before `attempt` (from 1)."""
