@@ -97,7 +97,7 @@ def run_reconnects(console: Console, quick: bool, realtime: bool) -> dict[str, A
 
 
 def run_devices(console: Console, quick: bool, realtime: bool) -> dict[str, Any]:
-    plan = devices.QUICK if quick else devices.Plan()
+    plan = attrs.evolve(devices.QUICK if quick else devices.Plan(), realtime=realtime)
     with console.status("devices"):
         result = devices.measure(plan)
     table = Table("block", title="Real PortAudio on PulseAudio null sinks, 24 kHz", title_justify="left")
@@ -142,7 +142,9 @@ NEEDS_THE_LAB = "devices"
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--quick", is_flag=True, help="A few events: shows that it works; its figures say nothing.")
-@click.option("--realtime", is_flag=True, help="Measure before all other processes (downlink, reconnect; needs root).")
+@click.option(
+    "--realtime", is_flag=True, help="Run before all other processes (downlink, reconnect, devices; needs root)."
+)
 @click.option("--only", type=click.Choice(list(BENCHMARKS)), help="Run this one alone.")
 @click.option(
     "--out",

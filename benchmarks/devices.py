@@ -32,6 +32,8 @@ class Plan:
     """For each size of block."""
     restarts: int = 10
     """Of the sound server, killed in mid-sentence."""
+    realtime: bool = False
+    """The measuring process, the sound server and the recorder run before all other processes."""
 
 
 QUICK = Plan(interruptions=3, restarts=1)
