@@ -94,12 +94,12 @@ class Scene:
             case events.ErrorReported():
                 trouble = Entry(event.at, "error", event.source, event.message, finished=True)
                 return self._report([self._append(trouble)])
-            case events.DeviceLost():
-                trouble = Entry(event.at, "error", event.kind, f"lost, and tried again: {event.reason}", finished=True)
-                return self._report([self._append(trouble)])
-            case events.DeviceRestored():
-                news = f"back after {event.outage_ms / 1000:.1f} s"
-                return self._report([self._append(Entry(event.at, "error", event.kind, news, finished=True))])
+            case events.DeviceLost(kind=kind, reason=reason):
+                lost = f"{kind} lost, and tried again: {reason}"
+                return self._report([self._append(Entry(event.at, "error", kind, lost, finished=True))])
+            case events.DeviceRestored(kind=kind, outage_ms=outage_ms):
+                back = f"{kind} back after {outage_ms / 1000:.1f} s"
+                return self._report([self._append(Entry(event.at, "error", kind, back, finished=True))])
             case events.Disconnected():
                 self.caller_speaks = self.agent_speaks = self.listening = False
                 self.ended = event.reason
