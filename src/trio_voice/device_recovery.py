@@ -83,8 +83,9 @@ class DeviceRecovery:
                 if not failed.retryable or not (self._started or self.wait_for_device):
                     raise failed
                 now = trio.current_time()
+                worked_s = 0.0 if self.away or self._opened_at is None else now - self._opened_at
                 self._failed(str(failed), now)
-                attempt = attempts.next(now - self._opened_at if self._opened_at is not None else 0.0)
+                attempt = attempts.next(worked_s)
                 await trio.sleep(self.policy.delay_s(attempt))
 
     def opened(self, device: object) -> None:

@@ -57,7 +57,10 @@ class RealtimeSession:
     Entering starts every actor, connects, and waits until the server has taken the configuration; leaving
     disconnects. If the connection fails in between, the body is cancelled and the error comes out of `async with`.
 
-    Raises, from `async with`: `WireLost`, `ConfigError`, `DeviceError`; anything else is the body's own.
+    A device that fails is opened again, and ends nothing.
+
+    Raises, from `async with`: `WireLost`, `ConfigError`, `DeviceError` (at the start, or where opening it again cannot
+    help); anything else is the body's own.
     """
 
     def __init__(

@@ -80,7 +80,7 @@ def _stacks_taken() -> Iterator[None]:
     three, and with new stacks in none of three.
     """
     release = threading.Event()
-    takers = [threading.Thread(target=release.wait, name="stack taker") for _ in range(USED_STACKS + 1)]
+    takers = [threading.Thread(target=release.wait, name="stack taker", daemon=True) for _ in range(USED_STACKS + 1)]
     for taker in takers:
         taker.start()
     try:
