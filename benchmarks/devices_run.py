@@ -139,7 +139,7 @@ async def measure_interruptions(lab: AudioLab, block_samples: int, count: int) -
     async with lab.listen() as heard, playing(speaker) as voice:
         await heard.until_longer_by(300)
         for turn in range(1, count + 1):
-            heard.pcm.clear()  # it is silent; and looking at all of it again and again would keep the audio thread waiting
+            heard.pcm.clear()  # it is silent; looking at all of it again and again keeps the audio thread waiting
             speaker.sound.clear()
             voice.say(turn)
             await heard.until(lambda pcm: bool(numbers_of(pcm[-400:]).any()))
