@@ -64,7 +64,7 @@ def load_sounddevice() -> Any:
         import sounddevice
     except Exception as error:  # OSError: no library; ImportError: no package; PortAudioError: it cannot start
         message = _MISSING.format(reason=str(error) or type(error).__name__)
-        raise DeviceError(message, retryable=False) from error
+        raise DeviceError(message, retryable=not isinstance(error, OSError | ImportError)) from error
     if is_first:
         _looked_at = time.monotonic()
     return sounddevice
