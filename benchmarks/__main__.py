@@ -12,7 +12,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import barge_in, downlink, machine, reconnect, starting
+from benchmarks import barge_in, devices, devices_picture, downlink, machine, reconnect, starting
 from benchmarks.barge_in_server import BURST
 from benchmarks.stamps import require_one_clock
 
@@ -124,18 +124,56 @@ def run_barge_ins(console: Console, quick: bool, realtime: bool) -> dict[str, An
     return {"plan": attrs.asdict(plan), "variants": {result.variant: attrs.asdict(result) for result in results}}
 
 
+def run_devices(console: Console, quick: bool, realtime: bool) -> dict[str, Any]:
+    plan = attrs.evolve(devices.QUICK if quick else devices.Plan(), realtime=realtime)
+    with console.status("devices"):
+        result = devices.measure(plan)
+    table = Table("block", title="Real PortAudio on PulseAudio null sinks, 24 kHz", title_justify="left")
+    for heading in ("silent p50 ms", "p99 ms", "aim", "stale", "written", "heard", "position p50", "most", "late"):
+        table.add_column(heading, justify="right")
+    for each in result.interruptions:
+        table.add_row(
+            str(each.block_samples),
+            f"{each.silent_p50_ms:.1f}",
+            f"{each.silent_p99_ms:.1f}",
+            f"{devices.AIM_SILENT_MS[each.block_samples]:g}",
+            str(each.stale_samples),
+            str(each.written_samples),
+            str(each.heard_samples),
+            f"{each.position_p50_samples:g}",
+            str(each.position_most_samples),
+            str(each.late_callbacks),
+        )
+    console.print(table)
+    back = result.restarts
+    console.print(
+        f"{plan.interruptions} interruptions each. The microphone: {result.microphone_exact} of "
+        f"{result.microphone_runs} runs bit for bit. Sound server killed in mid-sentence, {back.restarts} times: "
+        f"sound {back.back_p50_ms:.0f} ms after it is back (p50), {back.back_most_ms:.0f} ms at most; "
+        f"{back.finished} sentences finished; at most {back.repeated_most_samples} samples heard twice, "
+        f"{back.lost_most_samples} lost; {back.abandoned} streams that could not be closed",
+        highlight=False,
+    )
+    return {"plan": attrs.asdict(plan), **attrs.asdict(result)}
+
+
 BENCHMARKS = {
     "downlink": run_downlink,
     "import": run_imports,
     "connect": run_connects,
     "reconnect": run_reconnects,
     "barge_in": run_barge_ins,
+    "devices": run_devices,
 }
+NEEDS_THE_LAB = "devices"
+"""Runs only when it is named: it needs PulseAudio, and takes three minutes of its own."""
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--quick", is_flag=True, help="A few events: shows that it works; its figures say nothing.")
-@click.option("--realtime", is_flag=True, help="Measure before all other processes (not import, connect; needs root).")
+@click.option(
+    "--realtime", is_flag=True, help="Run before all other processes (downlink, reconnect, devices; needs root)."
+)
 @click.option("--only", type=click.Choice(list(BENCHMARKS)), help="Run this one alone.")
 @click.option(
     "--out",
@@ -157,7 +195,7 @@ def main(quick: bool, realtime: bool, only: str | None, out: Path) -> None:
         "machine": machine.facts(),
     }
     for name, run in BENCHMARKS.items():
-        if only in (None, name):
+        if only == name or (only is None and name != NEEDS_THE_LAB):
             results[name] = run(console, quick, realtime)
     results["load"] = {
         "average_before": load_before,
@@ -172,6 +210,9 @@ def main(quick: bool, realtime: bool, only: str | None, out: Path) -> None:
         style="dim",
     )
     out.mkdir(parents=True, exist_ok=True)
+    if "devices" in results:
+        picture = devices_picture.drawn(results["devices"]["interruptions"])
+        (out / "devices.svg").write_text(picture, encoding="utf-8")
     (out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     console.print(f"Written: {out / 'results.json'}", style="dim")
 

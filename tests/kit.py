@@ -15,7 +15,9 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_server_st
 
 from trio_voice import AudioOutputConfig, ConnectionOptions, RealtimeAgent, RealtimeSession, events
 from trio_voice.audio import samples_of
-from trio_voice.channels import EventStream
+from trio_voice.channels import EventStream, InboxItem
+from trio_voice.device_recovery import DeviceRecovery
+from trio_voice.events import DeviceKind
 from trio_voice.server.brain import Brain
 from trio_voice.server.listen import serve_stream
 from trio_voice.server.scripted import ScriptedBrain, tone, turns_in
@@ -29,6 +31,12 @@ SPEECH = tone(440, 800, RATE_HZ).tobytes()
 """What the loudness detector of the scripted brain takes for a person speaking."""
 NO_FADE = AudioOutputConfig(fade_ms=0)
 """So that every sample played is one that was sent, or silence."""
+
+
+def recovery_of(kind: DeviceKind, *, wait_for_device: bool = False) -> DeviceRecovery:
+    """Of a device whose news nobody reads."""
+    reports, _ = trio.open_memory_channel[InboxItem](100)
+    return DeviceRecovery(kind, "a device", reports, wait_for_device)
 
 
 @attrs.define(eq=False)

@@ -44,6 +44,7 @@ operations = st.lists(
         st.tuples(st.just("hold"), st.integers(0, 1), _zero),
         st.tuples(st.just("duck"), st.sampled_from([0, 20, 100]), st.sampled_from([0, 3])),
         st.tuples(st.just("look"), st.integers(0, 100), _zero),
+        st.tuples(st.just("die"), st.integers(0, 100), _zero),
         st.tuples(st.just("wait"), st.integers(0, 20), _zero),
         st.tuples(st.just("reconnect"), _zero, _zero),
     ),
@@ -135,6 +136,9 @@ class Checked:
         self.sounds: dict[int, TurnSound] = {}
         self.queue: deque[tuple[Sent, int]] = deque()
         self.timeline: list[Sent | None] = []
+        self.values: list[int] = []
+        """Beside the timeline: what the queue gave, before any gain."""
+        self.taken_back = self.refused = 0
         self.heard_until = self.retired = 0
         self.floor = self.ended = self.cleared = self.stale = self.overflow = self.underruns = self.inserted = 0
         self.flowing = False
@@ -162,11 +166,13 @@ class Checked:
                 self.duck(percent / 100, ramp_ms)
             case ("look", unheard, _):
                 self.look(unheard)
+            case ("die", unheard, _):
+                self.die(unheard)
             case ("wait", ms, _):
                 self.now += ms / 1000
             case ("reconnect", _, _):
                 self.reconnect()
-        assert self.converts or len(self.queue) <= self.capacity
+        assert self.converts or len(self.queue) <= self.capacity + self.taken_back
         assert self.buffer.queued_ms == self.device.ms_of_samples(len(self.queue))
         assert BOUNDS_MS[0] <= self.buffer.statistics.prebuffer_ms <= BOUNDS_MS[1]
 
@@ -281,6 +287,7 @@ class Checked:
         assert all(item.turn > self.floor for item, _ in expected)
         self.check_sound(block[:sound].tolist(), [value for _, value in expected])
         self.timeline += [item for item, _ in expected] + [None] * (count - sound)
+        self.values += [value for _, value in expected] + [0] * (count - sound)
         if sound:
             self.level, self.quiet_for, self.sounding = int(block[sound - 1]), 0, expected[-1][0].turn
         may_sound = not self.buffer.held and (sound or self.flowing)
@@ -320,6 +327,20 @@ class Checked:
             assert value == 0 or self.quiet_for <= self.fade_samples, "it fades too long"
             self.level = value
 
+    def die(self, unheard: int) -> None:
+        """The device dies with what it had not played: that is to be played again, and was not heard."""
+        self.buffer.take_back(unheard)
+        start = self.heard_until = max(self.heard_until, len(self.timeline) - unheard)
+        on_its_way = zip(self.timeline[start:], self.values[start:], strict=True)
+        lost = [(item, value) for item, value in on_its_way if item is not None]
+        again = [(item, value) for item, value in lost if item.turn > self.floor]
+        self.queue.extendleft(reversed(again))
+        self.taken_back += len(again)
+        self.refused += len(lost) - len(again)
+        self.timeline[start:] = [None] * (len(self.timeline) - start)
+        self.heard_until, self.level, self.run = len(self.timeline), 0, 0
+        self.look(0)
+
     # --- the account ------------------------------------------------------------------------------
 
     def look(self, unheard: int) -> None:
@@ -347,7 +368,8 @@ class Checked:
             assert self.buffer.is_finished(turn, unheard) == (turn <= self.ended and not waiting)
 
     def check_statistics(self) -> None:
-        pulled = sum(item is not None for item in self.timeline)
+        on_the_timeline = sum(item is not None for item in self.timeline)
+        pulled = on_the_timeline + self.refused
         statistics = self.buffer.statistics
         held_back = sum(of_turn.held_back for of_turn in self.sounds.values())
         assert self.converts or self.inserted == pulled + self.cleared + len(self.queue) + held_back
@@ -357,9 +379,10 @@ class Checked:
             pulled_samples=pulled,
             stale_samples=self.stale,
             cleared_samples=self.cleared,
+            heard_samples=sum(item is not None for item in self.timeline[: self.heard_until]),
             overflow_samples=self.overflow,
             underruns=self.underruns if self.fade_samples == 0 else statistics.underruns,
-            silence_samples=len(self.timeline) - pulled,
+            silence_samples=len(self.timeline) - on_the_timeline - self.taken_back - self.refused,
         )
         assert isinstance(statistics, BufferStatistics)
 

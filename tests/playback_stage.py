@@ -18,6 +18,7 @@ import numpy as np
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from kit import recovery_of
 from trio_voice import AudioOutputConfig, RealtimeAgent, conversation, downlink, playback
 from trio_voice.audio import AudioFormat, samples_of
 from trio_voice.channels import (
@@ -321,7 +322,8 @@ async def stage(
                 standing.reports.append((len(speaker.pcm) // 2, report))
                 to_conversation.send_nowait(report)
 
-        await nursery.start(partial(playback.run, playback_items, to_reports, speaker=speaker, config=output))
+        play = partial(playback.run, playback_items, to_reports, speaker=speaker, config=output)
+        await nursery.start(partial(play, recovery=recovery_of("speaker")))
         nursery.start_soon(_relay, waiting_for_conversation, to_inbox)
         nursery.start_soon(_relay, waiting_for_playback, to_items)
         nursery.start_soon(note_reports)

@@ -18,7 +18,7 @@ import trio
 from trio.testing import MockClock, memory_stream_pair
 from trio_websocket import ConnectionClosed, wrap_server_stream
 
-from kit import NO_FADE, SPEECH
+from kit import NO_FADE, SPEECH, recovery_of
 from moments import LEAVING_S, Moments, at_each_moment, is_closed, run_target
 from trio_voice import (
     AudioInputConfig,
@@ -91,7 +91,7 @@ def test_capture(monkeypatch: pytest.MonkeyPatch) -> None:
 
         async def target() -> None:
             with trio.move_on_after(1.0):
-                await capture.run(frames, microphone=device, config=INPUT)
+                await capture.run(frames, microphone=device, config=INPUT, recovery=recovery_of("microphone"))
 
         await run_target(moments, target)
         assert device.opened == device.closed
@@ -108,7 +108,7 @@ def test_playback(monkeypatch: pytest.MonkeyPatch) -> None:
         device = Device(RecordingSpeaker())
 
         async def target() -> None:
-            await playback.run(inbox, to_reports, speaker=device, config=NO_FADE)
+            await playback.run(inbox, to_reports, speaker=device, config=NO_FADE, recovery=recovery_of("speaker"))
 
         async def talk() -> None:
             sound = bytes(AudioFormat("pcm16", 24_000).bytes_of_ms(120))

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import trio
 from click.testing import CliRunner, Result
@@ -22,7 +23,7 @@ from trio_voice.agent import RealtimeAgent
 from trio_voice.audio import level_dbfs
 from trio_voice.cli import main, running
 from trio_voice.demo.caller import __file__ as caller_file
-from trio_voice.devices.wav import read_wav
+from trio_voice.devices.wav import read_wav, write_wav
 from trio_voice.errors import ConfigError, TrioVoiceError, WireLost
 from trio_voice.server.scripted import Call, Fail, Say, ScriptedBrain
 
@@ -73,6 +74,9 @@ def test_what_only_programs_use_is_not_in_the_help() -> None:
         (["talk", "--text", "--mic", "question.wav"], "leave out one of --text and --mic"),
         (["talk", "--seconds", "0"], "--seconds"),
         (["serve", "--port", "70000"], "--port"),
+        (["devices", "--input", "3"], "add --test"),
+        (["devices", "--test", "--rates"], "leave out one of --test and --rates"),
+        (["devices", "--test", "--seconds", "601"], "--seconds"),
         (["--log-level", "loud", "talk"], "--log-level"),
     ],
 )
@@ -141,6 +145,45 @@ def test_devices_without_any_says_what_to_do(monkeypatch: pytest.MonkeyPatch) ->
     result = invoke("devices")
     assert result.exit_code == 0
     assert "--mic question.wav" in result.stdout
+
+
+def test_devices_are_tried_with_a_tone_and_a_level_in_plain_lines(tmp_path: Path) -> None:
+    loud = np.full(24_000 * 3, 3277, "<i2")
+    write_wav(tmp_path / "in.wav", 24_000, loud)
+    result = invoke(
+        "devices",
+        "--test",
+        "--input",
+        str(tmp_path / "in.wav"),
+        "--output",
+        str(tmp_path / "out.wav"),
+        "--seconds",
+        "1.5",
+    )
+    assert result.exit_code == 0
+    assert result.stderr == ""
+    lines = result.stdout.splitlines()
+    assert "out.wav" in lines[0]
+    assert "in.wav" in lines[0]
+    assert "1 s   -20 dBFS, loudest  -20" in lines[1]
+    assert lines[2] == "Loudest at the microphone: -20 dBFS."
+    played = read_wav(tmp_path / "out.wav", 24_000)
+    assert abs(played[:12_000]).max() == pytest.approx(3277, abs=2)
+    assert not played[12_000:24_000].any()
+    assert played[24_000:].any(), "again in the next second"
+
+
+def test_a_microphone_that_gives_silence_is_named_as_such(tmp_path: Path) -> None:
+    write_wav(tmp_path / "in.wav", 24_000, np.zeros(24_000, "<i2"))
+    where = ["--input", str(tmp_path / "in.wav"), "--output", str(tmp_path / "out.wav")]
+    assert "is it muted" in invoke("devices", "--test", *where, "--seconds", "0.3").stdout
+
+
+def test_a_device_to_be_tried_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    result = invoke("devices", "--test", "--output", str(tmp_path / "out.wav"), "--input", str(tmp_path / "gone.wav"))
+    assert result.exit_code == 1
+    assert "there is no such file" in result.stderr
+    assert result.stderr.count("\n") == 1
 
 
 def test_doctor_names_engines_and_extras_as_they_are_written() -> None:

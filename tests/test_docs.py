@@ -39,7 +39,7 @@ from trio_voice.echo import REFERENCE_BLOCKS
 from trio_voice.events import EVENT_NAMES
 from trio_voice.function_tools import FunctionTool
 from trio_voice.session import RealtimeSession
-from trio_voice.tracker import ConversationTurn, SessionMetrics, TranscriptLine
+from trio_voice.tracker import ConversationTurn, DeviceMetrics, SessionMetrics, TranscriptLine
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -276,6 +276,7 @@ def test_every_method_and_state_of_a_session_is_explained() -> None:
         ("Metrics", SessionMetrics),
         ("ConversationTurn", ConversationTurn),
         ("TranscriptLine", TranscriptLine),
+        ("DeviceMetrics", DeviceMetrics),
     ):
         assert [row[0] for row in table_under(page, heading)] == [field.name for field in attrs.fields(values)]
 

@@ -19,7 +19,7 @@ CORE_MODULES = {
 }  # fmt: skip
 ACTOR_MODULES = {
     "channels", "capture", "uplink", "downlink", "conversation", "playback", "tools", "supervisor", "session",
-    "journal", "voice_agent", "barge_in",
+    "journal", "voice_agent", "barge_in", "device_recovery",
     "tool_calls",
     "conversation_view",
     "microphone_gate",
@@ -30,7 +30,7 @@ CORE_MAY = {"attrs", "msgspec", "numpy", "soxr", "structlog"}
 ACTORS_MAY = CORE_MAY | {"trio"}
 
 ONLY_IMPORTER = {
-    "sounddevice": {"devices/portaudio.py"},
+    "sounddevice": {"devices/sound_system.py"},
     "trio_websocket": {"wire.py", "server/listen.py"},
     "soxr": {"audio.py"},
     "pywebrtc_audio": {"devices/webrtc.py"},

@@ -12,6 +12,7 @@ import trio
 from hypothesis import given, settings, strategies as st
 from trio.testing import MockClock
 
+from kit import recovery_of
 from trio_voice import playback
 from trio_voice.audio import AudioFormat, samples_of
 from trio_voice.channels import (
@@ -29,7 +30,6 @@ from trio_voice.channels import (
 from trio_voice.config import AudioOutputConfig
 from trio_voice.devices import OpenSpeaker, Pull
 from trio_voice.devices.wav import SoftwareSpeaker
-from trio_voice.errors import DeviceError
 from trio_voice.server.scripted import marked_samples, turns_in
 from trio_voice.testing.devices import RecordingSpeaker
 
@@ -81,7 +81,8 @@ async def stage(
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(collect)
-        await nursery.start(partial(playback.run, inbox, reports_send, speaker=speaker, config=config))
+        play = partial(playback.run, inbox, reports_send, speaker=speaker, config=config)
+        await nursery.start(partial(play, recovery=recovery_of("speaker")))
         yield standing
         send.close()
 
@@ -190,7 +191,11 @@ async def test_an_interruption_does_not_wait_for_a_device_that_hangs(autojump_cl
     send, inbox = trio.open_memory_channel[PlaybackItem](10)
     reports_send, reports = trio.open_memory_channel[InboxItem](10)
     async with trio.open_nursery() as nursery:
-        await nursery.start(partial(playback.run, inbox, reports_send, speaker=Hanging(), config=CONFIG))
+        await nursery.start(
+            partial(
+                playback.run, inbox, reports_send, speaker=Hanging(), config=CONFIG, recovery=recovery_of("speaker")
+            )
+        )
         for item in (play(1, 300), Interrupt(1)):
             send.send_nowait(item)
         with trio.fail_after(0.001):
@@ -235,35 +240,11 @@ async def test_another_rate_at_the_device_changes_no_position(autojump_clock: Mo
     assert abs(len(np.trim_zeros(pcm[len(first) :])) / 48 - 200) < 0.2
 
 
-async def test_a_speaker_that_fails_ends_it_with_its_error(autojump_clock: MockClock) -> None:
-    class Broken:
-        name = "broken"
-
-        def unheard_samples(self) -> int:
-            return 0
-
-        async def wait_failed(self) -> DeviceError:
-            await trio.sleep(1)
-            return DeviceError("the loudspeaker was unplugged")
-
-        @asynccontextmanager
-        async def open(self, audio_format: AudioFormat, pull: Pull) -> AsyncIterator[OpenSpeaker]:
-            yield self
-
-    send, inbox = trio.open_memory_channel[PlaybackItem](10)
-    reports_send, reports = trio.open_memory_channel[InboxItem](10)
-    with send, pytest.raises(ExceptionGroup) as caught:
-        await playback.run(inbox, reports_send, speaker=Broken(), config=CONFIG)
-    assert caught.group_contains(DeviceError, match="unplugged")
-    with pytest.raises(trio.EndOfChannel):
-        await reports.receive()
-
-
 async def test_it_closes_its_reports_when_the_inbox_is_closed(autojump_clock: MockClock) -> None:
     send, inbox = trio.open_memory_channel[PlaybackItem](10)
     reports_send, reports = trio.open_memory_channel[InboxItem](10)
     send.close()
-    await playback.run(inbox, reports_send, speaker=RecordingSpeaker(), config=CONFIG)
+    await playback.run(inbox, reports_send, speaker=RecordingSpeaker(), config=CONFIG, recovery=recovery_of("speaker"))
     with pytest.raises(trio.EndOfChannel):
         await reports.receive()
 

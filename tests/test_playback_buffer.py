@@ -28,6 +28,8 @@ def buffer_of(fade_ms: int = 0, prebuffer_ms: int = PREBUFFER_MS) -> PlaybackBuf
 @example([("insert", 1, 80), ("pull", 40, 0), ("look", 0, 0), ("pull", 1, 0)], 0).via("dry just after a look")
 @example([("insert", 1, 240), ("pull", 10, 0), ("hold", 1, 0), ("pull", 90, 0), ("interrupt", 0, 1)], 5).via("held")
 @example([("insert", 1, 9), ("next item", 1, 0), ("insert", 1, 9), ("insert", 1, 90)], 0).via("odd bytes")
+@example([("insert", 1, 240), ("pull", 90, 0), ("look", 70, 0), ("die", 40, 0)], 0).via("dies in mid-piece")
+@example([("insert", 1, 240), ("pull", 90, 0), ("interrupt", 0, 0), ("die", 40, 0)], 0).via("dies after a barge-in")
 def test_whatever_happens_it_plays_what_it_may_in_order_and_accounts_for_all(plan: list[Operation], fade: int) -> None:
     checked = Checked(fade)
     for operation in plan:

@@ -144,6 +144,22 @@ async def test_a_sentence_cut_by_a_loss_is_heard_as_one(autojump_clock: MockCloc
     assert np.count_nonzero(heard) > 0.97 * 3 * RATE_HZ, "but for what was said while it connected"
 
 
+async def test_a_sentence_may_be_lost_twice(autojump_clock: MockClock) -> None:
+    """Under way at the first loss, over and without words at the second."""
+    brain = ScriptedBrain([Say("I see.", 300)], ["A long sentence."], hear_ms=1500)
+    async with call(brain, CAREFUL) as on, trio.open_nursery() as nursery:
+        nursery.start_soon(on.speak, 4000)
+        await on.next(events.SpeechStart)
+        await trio.sleep(3)
+        await on.drop()
+        await until_over(on)
+        await on.drop()
+        await on.next(events.PlaybackEnd)
+        assert on.session.metrics.dropped["utterances"] == 0
+    ((heard, _),) = brain.utterances
+    assert np.count_nonzero(heard) > 0.97 * 4 * RATE_HZ
+
+
 async def test_after_a_long_outage_a_sentence_begins_anew(autojump_clock: MockClock) -> None:
     connects = 0
 

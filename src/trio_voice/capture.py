@@ -1,15 +1,20 @@
-"""The capture actor: microphone → filters → frames; drop-oldest; the uplink is never waited for."""
+"""The capture actor: microphone → filters → frames; drop-oldest; the uplink is never waited for.
+
+While the microphone is away it gives silence in its place: the server has to hear the end of an utterance to answer it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import trio
 
 from trio_voice.audio import Frame
 from trio_voice.channels import DropOldest, InboxItem, VoiceHeard, offer
 from trio_voice.config import AudioInputConfig
+from trio_voice.device_recovery import DeviceRecovery
 from trio_voice.devices import Microphone
+from trio_voice.errors import DeviceError
 from trio_voice.frame_filters import FilterLine, FrameFilter
 from trio_voice.voice_activity import VoiceMeter
 
@@ -19,14 +24,16 @@ async def run(
     *,
     microphone: Microphone,
     config: AudioInputConfig,
+    recovery: DeviceRecovery,
     filters: Sequence[FrameFilter] = (),
     voice: VoiceMeter | None = None,
     reports: trio.MemorySendChannel[InboxItem] | None = None,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Hand on frames, filtered, until the source ends; report to `reports` what `voice` makes of them.
+    """Hand on frames, filtered, until the source ends; report to `reports` what `voice` makes of them. A microphone
+    that fails is opened again.
 
-    Raises: `DeviceError` if the microphone cannot be opened, or fails; whatever a filter raises.
+    Raises: `DeviceError` if the microphone cannot be opened at the start; whatever a filter raises.
     Closes: `frames`, `reports`, and the microphone.
     """
     line = FilterLine(filters, config.format)
@@ -38,16 +45,39 @@ async def run(
             offer(reports, VoiceHeard(change))
         frames.send_nowait(frame)
 
-    try:
+    async def listen() -> DeviceError | None:
         async with microphone.open(config.format, config.chunk_ms) as opened:
-            task_status.started()
+            recovery.opened(opened)
             while True:
                 try:
                     frame = await opened.receive()
                 except trio.EndOfChannel:
-                    return
+                    return None
+                except DeviceError as failed:
+                    return failed
+                recovery.works()
                 hand_on(frame)
+
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_fill_with_silence, hand_on, recovery, config)
+            await recovery.keep_open(listen, task_status=task_status)
+            nursery.cancel_scope.cancel()
     finally:
         frames.close()
         if reports is not None:
             reports.close()
+
+
+async def _fill_with_silence(
+    hand_on: Callable[[Frame], None], recovery: DeviceRecovery, config: AudioInputConfig
+) -> None:
+    silence, frame_s = bytes(config.format.bytes_of_ms(config.chunk_ms)), config.chunk_ms / 1000
+    while True:
+        await recovery.lost.wait()
+        captured_at = trio.current_time()
+        while recovery.away:
+            await trio.sleep_until(captured_at + frame_s)
+            if recovery.away:
+                hand_on(Frame(silence, captured_at))
+            captured_at += frame_s

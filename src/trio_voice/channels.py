@@ -30,7 +30,7 @@ import attrs
 import trio
 
 from trio_voice.errors import SessionEnded
-from trio_voice.events import PROTOCOL_EVENTS, ResponseAudio, SessionEvent
+from trio_voice.events import PROTOCOL_EVENTS, DeviceLost, DeviceRestored, ResponseAudio, SessionEvent
 
 if TYPE_CHECKING:
     from trio_voice.playback_buffer import ItemPosition
@@ -267,6 +267,8 @@ class Command:
     """The session ended first."""
 
 
+DeviceNews: TypeAlias = DeviceLost | DeviceRestored
+
 InboxItem: TypeAlias = (
     FromServer
     | LinkUp
@@ -278,6 +280,7 @@ InboxItem: TypeAlias = (
     | ToolResult
     | VoiceHeard
     | Command
+    | DeviceNews
 )
 
 

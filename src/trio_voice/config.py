@@ -72,6 +72,8 @@ class AudioInputConfig:
     """How much sound may wait for the wire before the oldest is dropped."""
     utterance_capacity_ms: int = attrs.field(default=30_000, validator=_in_range(0, 120_000, "30000 is usual"))
     """Longest utterance that a lost connection does not lose: its sound is kept until its words are known."""
+    wait_for_device: bool = False
+    """Begin without a microphone where there is none, and open it when there is one."""
     echo: EchoPolicy = "off"
     """What is done about the agent's voice in the microphone. `aec` takes it out (`pip install 'trio-voice[aec]'`);
     `gate` sends silence while the agent sounds; `off` is for headphones, and devices that cancel it themselves."""
@@ -126,6 +128,8 @@ class AudioOutputConfig:
     so is the rest of its item."""
     fade_ms: int = attrs.field(default=5, validator=_in_range(0, 20, "5 is usual"))
     """A cut decays over this long instead of popping, and what follows it begins softly; 0 changes no sample."""
+    wait_for_device: bool = False
+    """Begin without a loudspeaker where there is none, and open it when there is one."""
 
     def __attrs_post_init__(self) -> None:
         for name in ("prebuffer_ms", "longest_prebuffer_ms"):

@@ -112,7 +112,6 @@ class _Conductor:
     agent: RealtimeAgent
     config: SessionConfig
     barge_in: BargeIn
-
     microphone: MicrophoneGate
     tools: ToolCalls
     utterances: Utterances
@@ -184,6 +183,8 @@ class _Conductor:
                 self.user.voice_heard(change)
             case Command():
                 self._command(item)
+            case events.DeviceLost() | events.DeviceRestored():
+                self.outbox.emit(item)
             case _:
                 assert_never(item)
         if self.detection.held and self.view.connected and not self.user.uninterruptible and not self.user.is_speaking:

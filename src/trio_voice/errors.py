@@ -16,7 +16,14 @@ class ToolSchemaError(ConfigError):
 
 
 class DeviceError(TrioVoiceError):
-    """A microphone or loudspeaker is missing, or failed."""
+    """A microphone or loudspeaker is missing, or failed.
+
+    `retryable` tells whether opening it again may help: an unplugged one yes, a format that no sound card takes no.
+    """
+
+    def __init__(self, reason: str, *, retryable: bool = True) -> None:
+        super().__init__(reason)
+        self.retryable = retryable
 
 
 class WireLost(TrioVoiceError):

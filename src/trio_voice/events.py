@@ -6,12 +6,14 @@ clock. `async for event in session.events()` gives the same values in the same o
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 import attrs
 
 if TYPE_CHECKING:
     from trio_voice.protocol import ClientEvent, RemoteProtocolError, ServerEvent, UnknownEvent
+
+DeviceKind: TypeAlias = Literal["microphone", "speaker"]
 
 
 @attrs.frozen(kw_only=True)
@@ -207,6 +209,29 @@ class Resumed(SessionEvent):
     """The session goes on where it was."""
 
     name: ClassVar[str] = "resumed"
+
+
+@attrs.frozen(kw_only=True)
+class DeviceLost(SessionEvent):
+    """A microphone or loudspeaker failed, or was not there at the start; it is tried again until it is back.
+
+    Meanwhile the server hears silence, or playback keeps what is unheard.
+    """
+
+    name: ClassVar[str] = "device_lost"
+    kind: DeviceKind
+    device: str
+    reason: str
+
+
+@attrs.frozen(kw_only=True)
+class DeviceRestored(SessionEvent):
+    """It works again: sound has passed through it. `outage_ms` counts from its loss until it was open."""
+
+    name: ClassVar[str] = "device_restored"
+    kind: DeviceKind
+    device: str
+    outage_ms: float
 
 
 @attrs.frozen(kw_only=True)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import attrs
 import trio
 
-from trio_voice.audio import Frame
+from trio_voice.audio import BYTES_PER_SAMPLE, Frame
 from trio_voice.channels import (
     Duck,
     EndTurn,
@@ -28,11 +28,16 @@ from trio_voice.channels import (
     offer,
 )
 from trio_voice.config import AudioOutputConfig
+from trio_voice.device_recovery import DeviceRecovery
 from trio_voice.devices import OpenSpeaker, Pull, Speaker
 from trio_voice.echo import PlaybackReference
+from trio_voice.errors import DeviceError
 from trio_voice.frame_filters import FilterLine, FrameFilter
 from trio_voice.playback_buffer import BufferStatistics, ItemPosition, PlaybackBuffer
 
+PROOF_MS = 250
+"""A device that was opened again works when it has pulled this much. One that is suspended takes three blocks of 20 ms
+before it stops (PulseAudio, measured), and plays none of them."""
 REPORT_INTERVAL_S = 0.02
 LONGEST_INTERVAL_S = 0.25
 """How often a turn that is playing is looked at, for the reports of its first and its last sample."""
@@ -44,13 +49,15 @@ async def run(
     *,
     speaker: Speaker,
     config: AudioOutputConfig,
+    recovery: DeviceRecovery,
     filters: Sequence[FrameFilter] = (),
     reference: PlaybackReference | None = None,
     task_status: trio.TaskStatus[BufferStatistics] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Play until `inbox` is closed; tell `reference` what the speaker takes, after all `filters`.
+    """Play until `inbox` is closed; tell `reference` what the speaker takes, after all `filters`. While the speaker is
+    away the buffer keeps what is unheard.
 
-    Raises: `DeviceError` if the speaker cannot be opened.
+    Raises: `DeviceError` if the speaker cannot be opened at the start.
     Closes: `reports`, and the speaker.
     """
     buffer = PlaybackBuffer(
@@ -61,26 +68,35 @@ async def run(
         capacity_ms=config.capacity_ms,
         fade_ms=config.fade_ms,
     )
-    lock = threading.Lock()  # the device pulls from its own thread; each hold is a few microseconds
+    line = _Line(buffer, config.device_format.samples_of_ms(PROOF_MS))
+    filter_line = FilterLine(filters, config.device_format) if filters else None
 
-    def pull_sound(sample_count: int) -> bytes:
-        with lock:
-            return buffer.pull(sample_count)
-
-    pull: Pull = pull_sound
-    if filters:
-        pull = _filtered(pull, FilterLine(filters, config.device_format), config)
-    if reference is not None:
-        pull = _told(pull, reference)
+    async def sound() -> DeviceError | None:
+        try:
+            pull = line.connect()
+            if filter_line is not None:
+                pull = _filtered(pull, filter_line, config.device_format.rate_hz)
+            if reference is not None:
+                pull = _told(pull, reference)
+            async with speaker.open(config.device_format, pull) as device, trio.open_nursery() as nursery:
+                line.device = device
+                if reference is not None:
+                    reference.unheard_samples = device.unheard_samples
+                recovery.opened(device)
+                nursery.start_soon(_notice_that_it_works, line, recovery)
+                failed = await device.wait_failed()
+                line.disconnect()
+                nursery.cancel_scope.cancel()
+            return failed
+        finally:
+            line.disconnect()
 
     with reports, inbox:
-        async with speaker.open(config.device_format, pull) as device, trio.open_nursery() as nursery:
-            if reference is not None:
-                reference.unheard_samples = device.unheard_samples
+        async with trio.open_nursery() as nursery:
+            await nursery.start(recovery.keep_open, sound)
             task_status.started(buffer.statistics)
-            voice = _Voice(buffer, lock, device, reports)
+            voice = _Voice(buffer, line, reports)
             nursery.start_soon(voice.report_progress)
-            nursery.start_soon(_raise_failure, device)
             async for item in inbox:
                 voice.apply(item)
                 for waiting in at_hand(inbox):
@@ -88,12 +104,12 @@ async def run(
             nursery.cancel_scope.cancel()
 
 
-def _filtered(pull: Pull, line: FilterLine, config: AudioOutputConfig) -> Pull:
+def _filtered(pull: Pull, line: FilterLine, rate_hz: int) -> Pull:
     pulled_samples = 0
 
     def pull_filtered(sample_count: int) -> bytes:
         nonlocal pulled_samples
-        block = Frame(pull(sample_count), pulled_samples / config.device_format.rate_hz)
+        block = Frame(pull(sample_count), pulled_samples / rate_hz)
         pulled_samples += sample_count
         return line.filter(block).pcm
 
@@ -109,17 +125,66 @@ def _told(pull: Pull, reference: PlaybackReference) -> Pull:
     return pull_and_tell
 
 
-async def _raise_failure(device: OpenSpeaker) -> None:
-    raise await device.wait_failed()
+async def _notice_that_it_works(line: _Line, recovery: DeviceRecovery) -> None:
+    while not line.is_proven:  # noqa: ASYNC110 - it is counted in the device's own thread
+        await trio.sleep(REPORT_INTERVAL_S)
+    recovery.works()
+
+
+@attrs.define(eq=False)
+class _Line:
+    """Between the buffer and the device that pulls, which may be another one after a failure."""
+
+    buffer: PlaybackBuffer
+    proof_samples: int
+    lock: threading.Lock = attrs.Factory(threading.Lock)
+    """The device pulls from its own thread; each hold is a few microseconds."""
+    device: OpenSpeaker | None = None
+    openings: int = 0
+    is_connected: bool = False
+    pulled_samples: int = 0
+    """By the device that is connected."""
+
+    @property
+    def is_proven(self) -> bool:
+        return self.pulled_samples >= self.proof_samples
+
+    def connect(self) -> Pull:
+        """What the next device is to pull from. Once it is disconnected it gets silence, as it may take a while to
+        die: a frozen sound server lets go of a stream when it thaws."""
+        self.openings += 1
+        self.is_connected, self.pulled_samples = True, 0
+        opening = self.openings
+
+        def pull(sample_count: int) -> bytes:
+            with self.lock:
+                if opening != self.openings or not self.is_connected:
+                    return bytes(sample_count * BYTES_PER_SAMPLE)
+                self.pulled_samples += sample_count
+                return self.buffer.pull(sample_count)
+
+        return pull
+
+    def disconnect(self) -> None:
+        """What the device had not brought to the air goes back into the buffer."""
+        with self.lock:
+            if self.is_connected:
+                self.buffer.take_back(self.unheard_samples())
+            self.is_connected, self.device = False, None
+
+    def unheard_samples(self) -> int:
+        """Of a device that was opened again nothing counts as heard before it is proven to work."""
+        if self.device is None or (self.openings > 1 and not self.is_proven):
+            return self.pulled_samples
+        return self.device.unheard_samples()
 
 
 @attrs.define(eq=False)
 class _Voice:
-    """The buffer, its lock, the device that pulls, and which turn is being reported on."""
+    """The buffer, its line to the device, and which turn is being reported on."""
 
     buffer: PlaybackBuffer
-    lock: threading.Lock
-    device: OpenSpeaker
+    line: _Line
     reports: trio.MemorySendChannel[InboxItem]
     turns: list[int] = attrs.Factory(list)
     """Turns with sound or an end, not yet reported as played, oldest first."""
@@ -131,15 +196,15 @@ class _Voice:
         """Synchronous: an item takes effect whole or not at all."""
         match item:
             case Play(turn, item_id, content_index, pcm):
-                with self.lock:
+                with self.line.lock:
                     self.buffer.insert(turn, item_id, content_index, pcm, trio.current_time())
                 self._follow(turn)
             case EndTurn(turn):
-                with self.lock:
+                with self.line.lock:
                     self.buffer.end(turn)
                 self._follow(turn)
             case Interrupt(turn):
-                with self.lock:
+                with self.line.lock:
                     positions = self._positions(turn)
                     discarded_ms = self.buffer.interrupt(turn)
                     self.buffer.retire(turn)
@@ -147,10 +212,10 @@ class _Voice:
                 self.changed.set()
                 offer(self.reports, Interrupted(turn, positions, discarded_ms))
             case Hold(held):
-                with self.lock:
+                with self.line.lock:
                     self.buffer.held = held
             case Duck(gain, ramp_ms):
-                with self.lock:
+                with self.line.lock:
                     self.buffer.duck(gain, ramp_ms)
 
     def _follow(self, turn: int) -> None:
@@ -159,7 +224,7 @@ class _Voice:
             self.changed.set()
 
     def _positions(self, turn: int) -> tuple[ItemPosition, ...]:
-        positions = self.buffer.positions(self.device.unheard_samples())
+        positions = self.buffer.positions(self.line.unheard_samples())
         return tuple(position for position in positions if position.turn <= turn)
 
     async def report_progress(self) -> None:
@@ -179,9 +244,9 @@ class _Voice:
         return min(LONGEST_INTERVAL_S, max(REPORT_INTERVAL_S, self.buffer.queued_ms / 1000))
 
     def _report(self, turn: int) -> None:
-        with self.lock:
+        with self.line.lock:
             positions = self._positions(turn)
-            finished = self.buffer.is_finished(turn, self.device.unheard_samples())
+            finished = self.buffer.is_finished(turn, self.line.unheard_samples())
             if finished:
                 self.buffer.retire(turn)
         if turn > self.started_turn and any(position.heard_ms for position in positions):

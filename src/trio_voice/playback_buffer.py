@@ -43,6 +43,8 @@ class BufferStatistics:
     inserted_samples: int = 0
     pulled_samples: int = 0
     """Of sound; silence does not count."""
+    heard_samples: int = 0
+    """Of sound, out of the loudspeaker, when that was last looked at."""
     stale_samples: int = 0
     """Refused because their turn had been interrupted."""
     cleared_samples: int = 0
@@ -74,12 +76,17 @@ class ItemPosition:
 
 @attrs.define(eq=False)
 class _Segment:
-    """A run of one track that has been pulled and is on its way to the air."""
+    """A piece of one track that has been pulled and is on its way to the air."""
 
     track: Track
     start: int
     """On the timeline of all pulled samples, silence included."""
-    samples: int
+    pcm: memoryview
+    """Kept until it was heard: the device may die with it."""
+
+    @property
+    def samples(self) -> int:
+        return len(self.pcm) // BYTES_PER_SAMPLE
 
 
 class PlaybackBuffer:
@@ -230,6 +237,22 @@ class PlaybackBuffer:
         self._forget_converters()
         self._tracks = {key: track for key, track in self._tracks.items() if track.turn > turn}
 
+    def take_back(self, unheard_samples: int) -> None:
+        """The device is gone with the last `unheard_samples` in it: queue again what of them was sound.
+
+        From here on nothing is on its way to the air, and the positions stand still until the next pull.
+        """
+        self._settle(unheard_samples)
+        for segment in reversed(self._segments):
+            if segment.track.turn > self._floor:
+                self._chunks.appendleft(Share(segment.track, segment.pcm))
+                self._queued_samples += segment.samples
+                self.statistics.pulled_samples -= segment.samples
+        self._segments.clear()
+        self._heard_timeline = self._timeline
+        self._fade, self._last_sample = b"", 0  # nothing sounds that could decay
+        self._begin_softly()
+
     def is_finished(self, turn: int, unheard_samples: int) -> bool:
         """Whether everything of `turn`, which has ended, was heard."""
         if turn > self._ended_turn or any(chunk.track.turn <= turn for chunk in self._chunks):
@@ -282,23 +305,22 @@ class PlaybackBuffer:
             chunk = self._chunks[0]
             available = len(chunk.pcm) // BYTES_PER_SAMPLE
             taken = min(missing, available)
-            parts.append(self._duck.apply(self._fade_in.apply(chunk.pcm[: taken * BYTES_PER_SAMPLE])))
+            part = chunk.pcm[: taken * BYTES_PER_SAMPLE]
+            parts.append(self._duck.apply(self._fade_in.apply(part)))
             if taken == available:
                 self._chunks.popleft()
             else:
                 self._chunks[0] = Share(chunk.track, chunk.pcm[taken * BYTES_PER_SAMPLE :])
-            self._account(chunk.track, taken)
+            self._account(chunk.track, part)
             missing -= taken
         if parts:
             self._last_sample = int.from_bytes(parts[-1][-BYTES_PER_SAMPLE:], "little", signed=True)
         return missing
 
-    def _account(self, track: Track, samples: int) -> None:
-        last = self._segments[-1] if self._segments else None
-        if last is not None and last.track is track and last.start + last.samples == self._timeline:
-            last.samples += samples
-        else:
-            self._segments.append(_Segment(track, self._timeline, samples))
+    def _account(self, track: Track, part: memoryview) -> None:
+        segment = _Segment(track, self._timeline, part)
+        samples = segment.samples
+        self._segments.append(segment)
         self._sounding_turn = track.turn
         self._timeline += samples
         self._queued_samples -= samples
@@ -324,8 +346,11 @@ class PlaybackBuffer:
             self._fade = self._decay(self._last_sample)
         self._last_sample = 0
         if in_the_middle and self._fade_samples:
-            self._fade_in.set(0.0)
-            self._fade_in.move(1.0, self._fade_samples)
+            self._begin_softly()
+
+    def _begin_softly(self) -> None:
+        self._fade_in.set(0.0)
+        self._fade_in.move(1.0, self._fade_samples)
 
     def _decay(self, value: int) -> bytes:
         steps = self._fade_samples
@@ -349,8 +374,9 @@ class PlaybackBuffer:
             if heard <= 0:
                 return
             segment.track.heard_samples += heard
+            self.statistics.heard_samples += heard
             segment.start += heard
-            segment.samples -= heard
+            segment.pcm = segment.pcm[heard * BYTES_PER_SAMPLE :]
             if segment.samples:
                 return
             self._segments.popleft()

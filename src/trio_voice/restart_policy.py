@@ -1,4 +1,4 @@
-"""When to connect again, and when to give up. Core ring: pure; time and chance come in as arguments."""
+"""When to connect or open again, and when to give up. Core ring: pure; time and chance come in as arguments."""
 
 from __future__ import annotations
 
@@ -33,9 +33,25 @@ class Backoff:
         return rng.uniform(0.0, ceiling_s)
 
 
+@attrs.frozen
+class Reopening:
+    """How long to wait before a device that failed is opened for the n-th time: longer each time, and for ever.
+
+    A device has one user, so nothing is drawn by chance. The longest wait is what a device that is back waits at most.
+    """
+
+    first_delay_s: float = 0.1
+    multiplier: float = 2.0
+    longest_delay_s: float = 0.5
+
+    def delay_s(self, attempt: int) -> float:
+        """Seconds to wait before `attempt` (from 1)."""
+        return min(self.longest_delay_s, self.first_delay_s * self.multiplier ** min(max(attempt, 1) - 1, 100))
+
+
 @attrs.define
 class Attempts:
-    """Counts attempts in a row. A connection that held for `healthy_after_s` clears the count: connecting alone does
+    """Counts attempts in a row. What held for `healthy_after_s` clears the count: connecting or opening alone does
     not, or a server that accepts and drops at once would be hammered for ever."""
 
     healthy_after_s: float

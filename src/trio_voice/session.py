@@ -11,6 +11,7 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+import attrs
 import trio
 
 from trio_voice import capture, conversation, logs, playback, supervisor, tools
@@ -38,6 +39,7 @@ from trio_voice.config import (
     SessionState,
 )
 from trio_voice.conversation_view import ConversationView
+from trio_voice.device_recovery import DeviceRecovery
 from trio_voice.echo import EchoGate, PlaybackReference
 from trio_voice.errors import ConfigError, SessionEnded
 from trio_voice.events import EVENT_NAMES, PROTOCOL_EVENTS, Disconnected, ResponseAudio, SessionEvent
@@ -58,7 +60,10 @@ class RealtimeSession:
     Entering starts every actor, connects, and waits until the server has taken the configuration; leaving
     disconnects. If the connection fails in between, the body is cancelled and the error comes out of `async with`.
 
-    Raises, from `async with`: `WireLost`, `ConfigError`, `DeviceError`; anything else is the body's own.
+    A device that fails is opened again, and ends nothing.
+
+    Raises, from `async with`: `WireLost`, `ConfigError`, `DeviceError` (at the start, or where opening it again cannot
+    help); anything else is the body's own.
     """
 
     def __init__(
@@ -110,6 +115,8 @@ class RealtimeSession:
         self._lifetime: AbstractAsyncContextManager[None] | None = None
         self._ended_at: float | None = None
         self._ended = trio.Event()
+        self._hearing: DeviceRecovery | None = None
+        self._sounding: DeviceRecovery | None = None
 
     def _prepare_capture(self) -> None:
         """What stands between the microphone and the wire. What an extra has to bring is loaded here, and only here."""
@@ -152,6 +159,12 @@ class RealtimeSession:
         self._frames = frames
         self._buffer_statistics: BufferStatistics | None = None
         speaker, microphone = self._speaker, self._microphone
+        if microphone is not None:
+            reports, wait = to_conversation.clone(), self.audio_input.wait_for_device
+            self._hearing = DeviceRecovery("microphone", microphone.name, reports, wait)
+        if speaker is not None:
+            reports, wait = to_conversation.clone(), self.audio_output.wait_for_device
+            self._sounding = DeviceRecovery("speaker", speaker.name, reports, wait)
         self._link = supervisor.Link(
             frames.receiver if microphone is not None else None,
             to_conversation.clone(),
@@ -168,13 +181,14 @@ class RealtimeSession:
             async with trio.open_nursery() as nursery:
                 self._actors = nursery.cancel_scope
                 nursery.start_soon(self._run_callbacks)
-                if speaker is not None:
+                if speaker is not None and self._sounding is not None:
                     play = partial(playback.run, playback_items, to_conversation.clone(), speaker=speaker)
+                    play = partial(play, config=self.audio_output, recovery=self._sounding)
                     play = partial(play, filters=self._playback_filters, reference=self._reference)
-                    self._buffer_statistics = await nursery.start(partial(play, config=self.audio_output))
-                if microphone is not None:
+                    self._buffer_statistics = await nursery.start(play)
+                if microphone is not None and self._hearing is not None:
                     hear = partial(capture.run, frames, microphone=microphone, config=self.audio_input)
-                    hear = partial(hear, filters=self._capture_filters, voice=self._voice)
+                    hear = partial(hear, recovery=self._hearing, filters=self._capture_filters, voice=self._voice)
                     await nursery.start(partial(hear, reports=to_conversation.clone()))
                 nursery.start_soon(partial(tools.run, tool_items, to_conversation.clone(), tools=self.agent.tools))
                 nursery.start_soon(
@@ -329,12 +343,14 @@ class RealtimeSession:
             dropped["overflow_samples"] = played.overflow_samples
             dropped["underruns"] = played.underruns
             dropped["late_chunks"] = played.late_chunks
-        return self._view.tracker.metrics(
-            at,
-            dropped,
-            round_trip_ms=self._link.round_trips.median_ms,
+        metrics = self._view.tracker.metrics(at, dropped, round_trip_ms=self._link.round_trips.median_ms)
+        return attrs.evolve(
+            metrics,
             jitter_ms=played.jitter_ms if played is not None else None,
             prebuffer_ms=played.prebuffer_ms if played is not None else None,
+            heard_ms=self.audio_output.device_format.ms_of_samples(played.heard_samples if played is not None else 0),
+            microphone=None if self._hearing is None else self._hearing.metrics(at),
+            speaker=None if self._sounding is None else self._sounding.metrics(at),
         )
 
     def summary(self) -> dict[str, Any]:

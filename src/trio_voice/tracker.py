@@ -53,6 +53,21 @@ class ConversationTurn:
 
 
 @attrs.frozen
+class DeviceMetrics:
+    """How a microphone or a loudspeaker of a session has done so far."""
+
+    device: str
+    failures: int
+    """Outages: it failed, or was not there at the start."""
+    outage_ms: float
+    """How long it was away in all, the present outage included."""
+    late_callbacks: int
+    """Times it called back more than a block too late; 0 where the device does not tell."""
+    underflows: int
+    """Times sound was lost or missing for want of a callback; 0 where the device does not tell."""
+
+
+@attrs.frozen
 class SessionMetrics:
     """Figures of a session so far."""
 
@@ -73,6 +88,10 @@ class SessionMetrics:
     """How unevenly the agent's voice arrives; None without a speaker."""
     prebuffer_ms: float | None = None
     """What is gathered of it before it is played."""
+    heard_ms: float = 0.0
+    """Of the agent's voice, out of the loudspeaker by its own account; the turn that is playing included."""
+    microphone: DeviceMetrics | None = None
+    speaker: DeviceMetrics | None = None
 
 
 @attrs.define(eq=False)
@@ -193,8 +212,6 @@ class ConversationTracker:
         dropped: Mapping[str, int],
         *,
         round_trip_ms: float | None = None,
-        jitter_ms: float | None = None,
-        prebuffer_ms: float | None = None,
     ) -> SessionMetrics:
         latencies = [turn.latency_ms for turn in self._turns if turn.latency_ms is not None]
         return SessionMetrics(
@@ -208,8 +225,6 @@ class ConversationTracker:
             tool_call_count=sum(len(turn.tools) for turn in self._turns),
             round_trip_ms=round_trip_ms,
             dropped=dict(dropped),
-            jitter_ms=jitter_ms,
-            prebuffer_ms=prebuffer_ms,
         )
 
     # --- inside -----------------------------------------------------------------------------------

@@ -143,6 +143,8 @@ class Utterances:
         if carried and at - self._lost_at > CARRIED_FOR_S:
             self.lost += 1
             return b""
+        if self._sent is not None and carried:
+            self._sent.is_needed = True  # it is longer than the last moments, and may be lost again
         return carried
 
     def _keep(self, item_id: str, start_ms: float, end_ms: float) -> None:

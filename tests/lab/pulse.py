@@ -95,6 +95,8 @@ class SoundServer:
             "PULSE_COOKIE": str(folder / "cookie"),
         }
         self._log = folder / "pulseaudio.log"
+        self.answers_at = 0.0
+        """When it first answered a question since its last start, by the performance counter."""
         self._ends = contextlib.ExitStack()
 
     @property
@@ -104,8 +106,10 @@ class SoundServer:
     def start(self) -> None:
         """Returns once the server answers and sound flows through it."""
         sink = f"module-null-sink rate={RATE_HZ} channels=1 format=s16le sink_name="
-        modules = [f"module-native-protocol-unix socket={self.socket} auth-anonymous=1"]
-        modules += [sink + "speaker", sink + "micfeed", "module-remap-source source_name=mic master=micfeed.monitor"]
+        modules = [sink + "speaker", sink + "micfeed", "module-remap-source source_name=mic master=micfeed.monitor"]
+        # Last, as in the usual configuration: who is answered finds the devices. (A stream to one that is not there yet
+        # fails at its first poll, where PortAudio 19.6 may spin for ever.)
+        modules += [f"module-native-protocol-unix socket={self.socket} auth-anonymous=1"]
         flags = ["-n", "--daemonize=no", "--exit-idle-time=-1", "--use-pid-file=no"]
         flags += ["--realtime=no", "--high-priority=no"]
         command = ["pulseaudio", *flags, *(part for module in modules for part in ("-L", module))]
@@ -113,6 +117,7 @@ class SoundServer:
             self.process = subprocess.Popen(command, env=self.child_environ, stdout=log, stderr=log)
         self._ends.callback(_end, self.process)
         self._wait_until_it_answers()
+        self.answers_at = time.perf_counter()
         # A null sink that nobody hears sleeps for up to 2 s at a time. With its monitor held open, and awake,
         # the first callback of a device comes within 30 ms.
         for awake in [self._hold("speaker"), self._hold("micfeed")]:
@@ -178,13 +183,11 @@ class AudioLab:
         await trio.run_process(command, stdin=pcm, env=self._server.child_environ)
 
     @contextlib.asynccontextmanager
-    async def listen(self, sink: str = "speaker") -> AsyncIterator[Heard]:
-        """Hear what a sink plays, from before entering until leaving."""
-        heard = Heard()
+    async def listen(self, sink: str = "speaker", *, loose: bool = False) -> AsyncIterator[Heard]:
+        """Hear what a sink plays, from before entering until leaving; of the second server if `loose`."""
+        heard, server = Heard(), self._loose_server if loose else self._server
         async with trio.open_nursery() as nursery:
-            process = await trio.lowlevel.open_process(
-                _parec(sink), stdout=subprocess.PIPE, env=self._server.child_environ
-            )
+            process = await trio.lowlevel.open_process(_parec(sink), stdout=subprocess.PIPE, env=server.child_environ)
             assert process.stdout is not None
 
             async def collect(stdout: trio.abc.ReceiveStream) -> None:
@@ -212,6 +215,21 @@ class AudioLab:
             yield
         finally:
             self._loose_server.start()
+
+    @contextlib.asynccontextmanager
+    async def crashed(self) -> AsyncIterator[SoundServer]:
+        """As `unplugged`, while other tasks go on: `answers_at` of what it gives is when the server was back."""
+        self._loose_server.crash()
+        try:
+            yield self._loose_server
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(self._loose_server.start)
+
+    async def suspend(self, sink: str, suspended: bool) -> None:
+        """Have a sink of the first server take no sound, without a word to who plays to it; or wake it."""
+        command = ["pactl", "suspend-sink", sink, str(int(suspended))]
+        await trio.run_process(command, env=self._server.child_environ)
 
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:
@@ -282,7 +300,9 @@ def _environment(settings: Mapping[str, str]) -> Iterator[None]:
 
 
 def _restart_portaudio() -> None:
+    from trio_voice.devices import sound_system
+
     sounddevice = sys.modules.get("sounddevice")
-    if sounddevice is not None:
+    if sounddevice is not None and not sound_system.open_streams:  # one that cannot be closed would be waited for
         sounddevice._terminate()
         sounddevice._initialize()

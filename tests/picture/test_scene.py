@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from picture.told import Told, barge_in
+from trio_voice import events
 from trio_voice.picture.scene import MOST_ENTRIES, Entry, Scene
 
 
@@ -87,6 +88,14 @@ def test_a_cut_without_words_is_still_told() -> None:
     told.cut(0.5, 1, None, discarded_ms=700)
     _, (cut,) = seen(told)
     assert (cut.text, cut.cut, cut.discarded_ms) == ("", True, 700)
+
+
+def test_a_device_that_goes_and_comes_is_told_at_once() -> None:
+    scene = Scene()
+    lost = events.DeviceLost(at=1.0, kind="microphone", device="headset", reason="unplugged")
+    restored = events.DeviceRestored(at=3.5, kind="microphone", device="headset", outage_ms=2500.0)
+    told = [entry.text for event in (lost, restored) for entry in scene.apply(event)]
+    assert told == ["microphone lost, and tried again: unplugged", "microphone back after 2.5 s"]
 
 
 def test_errors_are_told_at_once() -> None:

@@ -2,7 +2,7 @@
 
 running.py   from a command to an exit status: signals, errors
 talking.py   talk      writing.py   talk --text
-serving.py   serve
+serving.py   serve     sound_check.py   devices --test
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ def main(log_level: str) -> None:
       trio-voice demo               hear two parties talk; needs no key, no network, no sound card
       trio-voice talk               talk to an agent yourself, in your own voice
       trio-voice talk --text        ... in writing
+      trio-voice devices --test     whether microphone and loudspeaker work
       trio-voice doctor             what is missing here, and how to get it
 
     Exit status: 0 done; 1 it failed, and one line on stderr says why; 2 wrong options; 130 cut short by Ctrl-C.
@@ -155,14 +156,37 @@ def serve(**options: Any) -> None:
 
 @main.command()
 @click.option("--rates", is_flag=True, help="Also try which sample rates each device takes; that takes a while.")
-def devices(rates: bool) -> None:
+@click.option("--test", is_flag=True, help="Play a tone, and show how loud it is at the microphone.")
+@click.option("--output", metavar="DEVICE|FILE.wav", help="With --test: the loudspeaker. Default: the default one.")
+@click.option("--input", metavar="DEVICE|FILE.wav", help="With --test: the microphone. Default: the default one.")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0, max=600, min_open=True),
+    default=5,
+    show_default=True,
+    help="With --test: how long.",
+)
+def devices(rates: bool, test: bool, **options: Any) -> None:
     """List microphones and loudspeakers: what --mic and --speaker of `talk` take, by number or name.
+
+    With --test, hear and see whether one of each works: a soft tone is played, half a second in each second, and the
+    level at the microphone is shown. Speak: the level must rise. Ctrl-C ends it early.
 
     \b
     Examples:
       trio-voice devices
       trio-voice devices --rates
+      trio-voice devices --test
+      trio-voice devices --test --output 3 --input headset --seconds 20
     """
+    if test and rates:
+        raise click.UsageError("--test does not list; leave out one of --test and --rates.")
+    if not test and (options["output"] is not None or options["input"] is not None):
+        raise click.UsageError("--output and --input say what --test is to try; add --test.")
+    if test:
+        from trio_voice.cli import sound_check
+
+        running.run(partial(sound_check.check, options, Console(highlight=False)))
     sys.exit(running.status_of(partial(_list_devices, rates)))
 
 

@@ -53,8 +53,8 @@ async def talk(options: dict[str, Any], console: Console, ending: Ending) -> Non
 
         WebRtcFilter(hearing, None)  # what is missing is told before a server is started
     mouth, ear = Meter(), Meter()
-    microphone = None if in_writing else MeteredMicrophone(_microphone(options["mic"]), mouth)
-    speaker = None if in_writing and not options["speaker"] else MeteredSpeaker(_speaker(options["speaker"]), ear)
+    microphone = None if in_writing else MeteredMicrophone(chosen_microphone(options["mic"]), mouth)
+    speaker = None if in_writing and not options["speaker"] else MeteredSpeaker(chosen_speaker(options["speaker"]), ear)
 
     def levels() -> tuple[float, float]:
         return mouth.level_dbfs(), ear.level_dbfs()
@@ -179,7 +179,8 @@ def _writing(agent: RealtimeAgent, *, speaks: bool) -> RealtimeAgent:
 # --- devices ----------------------------------------------------------------------------------------------------------
 
 
-def _microphone(chosen: str | None) -> Microphone:
+def chosen_microphone(chosen: str | None) -> Microphone:
+    """What `--mic` names: a device, or a file that is heard."""
     if _is_file(chosen):
         from trio_voice.devices.wav import WavMicrophone
 
@@ -189,7 +190,8 @@ def _microphone(chosen: str | None) -> Microphone:
     return PortAudioMicrophone(_device(chosen))
 
 
-def _speaker(chosen: str | None) -> Speaker:
+def chosen_speaker(chosen: str | None) -> Speaker:
+    """What `--speaker` names: a device, or a file that is written."""
     if _is_file(chosen):
         from trio_voice.devices.wav import WavSpeaker
 

@@ -133,6 +133,10 @@ class _Page:
                 self.console.print(
                     self.spoken("error", f"{reason}; connecting again, attempt {attempt}"), soft_wrap=True
                 )
+            case events.DeviceLost(kind=kind, reason=reason):
+                self.console.print(self.spoken("error", f"{kind} lost, and tried again: {reason}"), soft_wrap=True)
+            case events.DeviceRestored(kind=kind, outage_ms=outage_ms):
+                self.console.print(self.spoken("error", f"{kind} back after {outage_ms / 1000:.1f} s"), soft_wrap=True)
             case events.ErrorReported(message=message):
                 self.console.print(self.spoken("error", message), soft_wrap=True)
 

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol, TypeAlias
 
+import attrs
+
 from trio_voice.audio import AudioFormat, Frame
 from trio_voice.errors import DeviceError
 
@@ -21,13 +23,24 @@ Safe to call from a device's own thread; never blocks for long and never raises.
 """
 
 
+@attrs.define
+class DeviceCounters:
+    """What an open device noticed of its own trouble. One that can tell has them as an attribute `counters`."""
+
+    late_callbacks: int = 0
+    """Times it called back more than a block too late."""
+    underflows: int = 0
+    """Times a loudspeaker had nothing to play, or a microphone lost sound, since the callback was late."""
+
+
 class OpenMicrophone(Protocol):
     """A microphone that is running."""
 
     async def receive(self) -> Frame:
         """Wait for the next frame: `frame_ms` of sound, except the last one of a source that ends.
 
-        Raises: `trio.EndOfChannel` when the source has ended (a file), `DeviceError` when the device failed.
+        Raises: `trio.EndOfChannel` when the source has ended (a file), `DeviceError` when the device failed: a
+        session opens it again.
         Cancellation: safe; the frame waited for is received by the next call.
         When full: a device does not wait for its reader; the oldest frames are dropped and counted in
         `dropped_frames`.
@@ -56,7 +69,8 @@ class OpenSpeaker(Protocol):
     async def wait_failed(self) -> DeviceError:
         """Wait until the device fails, and give the error; a device that cannot fail waits for ever.
 
-        A speaker has no call to raise from, as a microphone has `receive`: who opened it waits here.
+        A speaker has no call to raise from, as a microphone has `receive`: who opened it waits here, and a session
+        opens it again.
         """
 
 

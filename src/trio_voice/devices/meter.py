@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 import attrs
 
 from trio_voice.audio import AudioFormat, Frame, level_dbfs
-from trio_voice.devices import Microphone, OpenMicrophone, OpenSpeaker, Pull, Speaker
+from trio_voice.devices import DeviceCounters, Microphone, OpenMicrophone, OpenSpeaker, Pull, Speaker
 
 WINDOW_MS = 100
 """Of sound that counts as now: long enough to hold still for the eye, short enough to follow syllables."""
@@ -75,6 +75,10 @@ class _Metered:
     @property
     def dropped_frames(self) -> int:
         return self.opened.dropped_frames
+
+    @property
+    def counters(self) -> DeviceCounters | None:
+        return getattr(self.opened, "counters", None)
 
     async def receive(self) -> Frame:
         frame = await self.opened.receive()

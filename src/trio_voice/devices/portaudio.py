@@ -1,4 +1,4 @@
-"""The microphone and the loudspeaker of this computer, through PortAudio: the only import of sounddevice.
+"""The microphone and the loudspeaker of this computer, through PortAudio.
 
 PortAudio calls back on a thread of its own. The invariant here: that thread touches nothing of Trio. It
 appends to a bounded queue or fills a block from `pull`, and writes one byte to a non-blocking socket pair
@@ -17,33 +17,48 @@ import atexit
 import contextlib
 import socket
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Literal, Self, TypeAlias
 
-import attrs
 import trio
 
 from trio_voice.audio import BYTES_PER_SAMPLE, AudioFormat, Frame
-from trio_voice.devices import Pull
+from trio_voice.devices import DeviceCounters, Pull
 from trio_voice.devices.capture_queue import CaptureQueue
+from trio_voice.devices.sound_system import (
+    NO_SOUND,
+    DeviceInfo as DeviceInfo,
+    Kind,
+    find_device as find_device,
+    list_devices as list_devices,
+    listed,
+    load_sounddevice,
+    look_anew,
+    open_streams,
+    opening,
+)
 from trio_voice.errors import DeviceError
 from trio_voice.logs import log
 
 Latency: TypeAlias = Literal["low", "high"] | float
-Kind: TypeAlias = Literal["input", "output"]
 
 CLOSE_LIMIT_S = 1.0
-STALL_LIMIT_S = 5.0
-"""A running device that has not called back for this long has failed: a suspended one reports nothing."""
-USUAL_RATES_HZ = (8_000, 16_000, 24_000, 44_100, 48_000)
+STALL_LIMIT_S = 2.0
+"""A running device that has not called back for this long has failed: a suspended one reports nothing. Blocks are
+20 ms apart; a sound server that moves a stream to another device takes up to about a second."""
+START_LIMIT_S = 5.0
+"""For the first callback: a sleeping null sink takes 2 s, a wireless headset as long."""
+LOOKS = 4
+"""In a row, evenly over the limit, at which nothing must have come: so a process that was itself stopped, or whose
+event loop was blocked, does not take that for the device's silence."""
+USED_STACKS = 5
 
-_NO_SOUND = "Or do without: --mic question.wav --speaker answer.wav use files in place of devices."
-_MISSING = (
-    "PortAudio, the library behind microphone and loudspeaker, could not be loaded: {reason}. Install it: "
-    "`sudo apt-get install libportaudio2` (Debian, Ubuntu), `sudo dnf install portaudio` (Fedora), "
-    "`sudo pacman -S portaudio` (Arch); on macOS and Windows it comes with `pip install sounddevice`. " + _NO_SOUND
-)
+
+STOPPED = "stopped by itself: unplugged, or its sound server has gone"
+PRIMING = 4
+"""Callbacks at the start that come as quickly as they are answered, to fill the device."""
+
 _ADVICE = {
     -9997: "The device does not do {rate_hz} Hz. Choose one that converts (`default` or `pulse` on Linux)",
     -9998: "The device does not do mono. Choose one that converts (`default` or `pulse` on Linux)",
@@ -54,102 +69,26 @@ _ADVICE = {
 }
 """What PortAudio's error codes mean here, and what to do."""
 
-_opening = threading.Lock()
-"""PortAudio's own open and close must not run at the same time in two threads."""
 
+@contextlib.contextmanager
+def _stacks_taken() -> Iterator[None]:
+    """Meanwhile a new thread gets a stack of zeros.
 
-@attrs.frozen
-class DeviceInfo:
-    """A device that PortAudio found when it started; plugging something in later does not show."""
-
-    name: str
-    index: int
-    input_channels: int
-    output_channels: int
-    is_default_input: bool
-    is_default_output: bool
-    default_rate_hz: int
-    rates_hz: tuple[int, ...] = ()
-    """Which of `USUAL_RATES_HZ` it takes, one way at least; empty unless asked for."""
-
-
-def load_sounddevice() -> Any:
-    """Import sounddevice, which starts PortAudio. Blocks for up to a second the first time.
-
-    Raises: `DeviceError` that says how to get what is missing.
+    Where a device gives nothing at first, PortAudio 19.6 on ALSA reads a variable that its audio thread has never set,
+    and spins for ever, if that is not 0. glibc reuses the stacks of ended threads, with what is in them: up to 40 MB of
+    them, five of the usual size. In the lab's tests of recovery it came in three runs of
+    three, and with new stacks in none of three.
     """
+    release = threading.Event()
+    takers = [threading.Thread(target=release.wait, name="stack taker", daemon=True) for _ in range(USED_STACKS + 1)]
+    for taker in takers:
+        taker.start()
     try:
-        import sounddevice
-    except Exception as error:  # OSError: no library; ImportError: no package; PortAudioError: it cannot start
-        raise DeviceError(_MISSING.format(reason=str(error) or type(error).__name__)) from error
-    return sounddevice
-
-
-def list_devices(*, probe_rates: bool = False) -> list[DeviceInfo]:
-    """Every device, in PortAudio's order. `probe_rates` opens each one for a moment, which takes a while.
-
-    Raises: `DeviceError` when PortAudio is missing.
-    """
-    sounddevice = load_sounddevice()
-    default_input, default_output = (
-        _default_index("input", sounddevice),
-        _default_index("output", sounddevice),
-    )
-    devices = []
-    for index, found in enumerate(sounddevice.query_devices()):
-        device = DeviceInfo(
-            name=found["name"],
-            index=index,
-            input_channels=found["max_input_channels"],
-            output_channels=found["max_output_channels"],
-            is_default_input=index == default_input,
-            is_default_output=index == default_output,
-            default_rate_hz=int(found["default_samplerate"]),
-        )
-        devices.append(attrs.evolve(device, rates_hz=_rates_of(device, sounddevice)) if probe_rates else device)
-    return devices
-
-
-def _default_index(kind: Kind, sounddevice: Any) -> int:
-    """The number of the default device; -1 when there is none."""
-    found = [api[f"default_{kind}_device"] for api in sounddevice.query_hostapis()]
-    return next((index for index in found if index >= 0), -1)
-
-
-def _rates_of(device: DeviceInfo, sounddevice: Any) -> tuple[int, ...]:
-    checks = [sounddevice.check_input_settings] if device.input_channels else []
-    checks += [sounddevice.check_output_settings] if device.output_channels else []
-    rates_hz = set()
-    for rate_hz in USUAL_RATES_HZ:
-        for check in checks:  # ALSA calls many a loudspeaker a microphone too; it shows only here
-            with contextlib.suppress(sounddevice.PortAudioError):
-                check(device=device.index, channels=1, dtype="int16", samplerate=rate_hz)
-                rates_hz.add(rate_hz)
-    return tuple(sorted(rates_hz))
-
-
-def find_device(wanted: str | int | None, kind: Kind, devices: list[DeviceInfo]) -> DeviceInfo:
-    """The device with this number or name, or the only one whose name contains `wanted`; None is the default.
-
-    Raises: `DeviceError` that lists the devices there are.
-    """
-    usable = [device for device in devices if (device.input_channels if kind == "input" else device.output_channels)]
-    there_are = "; ".join(f"{device.index} {device.name!r}" for device in usable) or "none at all"
-    advice = f"The {kind} devices are: {there_are}. {_NO_SOUND}"
-    if wanted is None:
-        for device in usable:
-            if device.is_default_input if kind == "input" else device.is_default_output:
-                return device
-        raise DeviceError(f"There is no default {kind} device. {advice}")
-    matches = [device for device in usable if wanted in (device.index, device.name)]
-    if not matches and isinstance(wanted, str):
-        matches = [device for device in usable if wanted.lower() in device.name.lower()]
-    if not matches:
-        raise DeviceError(f"There is no {kind} device {wanted!r}. {advice}")
-    if len(matches) > 1:
-        several = ", ".join(f"{device.index} {device.name!r}" for device in matches)
-        raise DeviceError(f"{wanted!r} is the name of several {kind} devices ({several}): give the number of one.")
-    return matches[0]
+        yield
+    finally:
+        release.set()
+        for taker in takers:
+            taker.join()
 
 
 class _Stream:
@@ -165,6 +104,10 @@ class _Stream:
         self._stream: Any = None
         self._leaving = False
         self._finished = False
+        self._stalled = False
+        self._callbacks = 0
+        self._called_back_at = 0.0
+        self.counters = DeviceCounters()
         self._handover = threading.Lock()
         """Held to pass a stream from a worker thread to Trio, and to close the audio thread's socket."""
         self.name = "?"
@@ -176,8 +119,9 @@ class _Stream:
         sounddevice = load_sounddevice()
         stream = None
         try:
-            with _opening:
-                device = find_device(self._wanted, self._kind, list_devices())
+            with opening:
+                look_anew(sounddevice)
+                device = find_device(self._wanted, self._kind, listed(sounddevice))
                 self.name = device.name
                 open_stream = sounddevice.RawInputStream if self._kind == "input" else sounddevice.RawOutputStream
                 stream = open_stream(
@@ -190,7 +134,9 @@ class _Stream:
                     callback=self._called_back,
                     finished_callback=self._finished_called_back,
                 )
-            stream.start()
+                open_streams.add(stream)
+            with _stacks_taken():
+                stream.start()
         except sounddevice.PortAudioError as error:
             if stream is not None:
                 self._stop(stream)
@@ -205,20 +151,27 @@ class _Stream:
     def _stop(stream: Any) -> None:
         """End a stream and lose what was not yet played: PortAudio's `stop()` would wait for it."""
         stream.abort()
-        with _opening:
+        with opening:
             stream.close()
+            open_streams.discard(stream)
 
     def _refused(self, error: Exception) -> DeviceError:
         code = error.args[1] if len(error.args) > 1 else None
         advice = "Choose another device: `trio-voice devices` lists them"
         if isinstance(code, int):
             advice = _ADVICE.get(code, advice).format(rate_hz=self._rate_hz)
-        return DeviceError(f"The {self._kind} device {self.name!r} cannot be opened: {error}. {advice}. {_NO_SOUND}")
+        return DeviceError(f"The {self._kind} device {self.name!r} cannot be opened: {error}. {advice}. {NO_SOUND}")
 
     # --- in the audio thread ---
 
     def _called_back(self, block: Any, frames: int, times: Any, status: Any) -> None:
-        raise NotImplementedError
+        now = times.currentTime
+        if self._callbacks > PRIMING and now - self._called_back_at > 2 * frames / self._rate_hz:
+            self.counters.late_callbacks += 1
+        self._called_back_at = now
+        self._callbacks += 1
+        if status.output_underflow or status.input_overflow:
+            self.counters.underflows += 1
 
     def _finished_called_back(self) -> None:
         self._finished = True
@@ -238,10 +191,26 @@ class _Stream:
         with contextlib.suppress(BlockingIOError):
             self._wake_receive.recv(4096)
 
+    async def _woken_or_stalled(self) -> None:
+        """Wait until the audio thread has something to say, or has not called back for too long: `_stalled`."""
+        quiet_looks, seen = 0, self._callbacks
+        while quiet_looks < LOOKS:
+            with trio.move_on_after(self._limit_s / LOOKS) as scope:
+                await self._woken()
+            if not scope.cancelled_caught:
+                return
+            quiet_looks = quiet_looks + 1 if self._callbacks == seen else 0
+            seen = self._callbacks
+        self._stalled = True
+
+    @property
+    def _limit_s(self) -> float:
+        return STALL_LIMIT_S if self._callbacks else START_LIMIT_S
+
     def _failed(self, how: str) -> DeviceError:
         return DeviceError(
             f"The {self._kind} device {self.name!r} {how}. "
-            f"Plug it in, or choose another: `trio-voice devices` lists them. {_NO_SOUND}"
+            f"Plug it in, or choose another: `trio-voice devices` lists them. {NO_SOUND}"
         )
 
     def _stream_time(self) -> float | None:
@@ -297,6 +266,7 @@ class _OpenMicrophone(_Stream):
         return self._queue.dropped_frames
 
     def _called_back(self, block: Any, frames: int, times: Any, status: Any) -> None:
+        super()._called_back(block, frames, times, status)
         arrived = times.currentTime
         # Some host APIs leave the ADC time at 0.
         adc_time = times.inputBufferAdcTime or arrived - frames / self._rate_hz
@@ -314,11 +284,10 @@ class _OpenMicrophone(_Stream):
                     self._clock_offset = trio.current_time() - now
                 return Frame(pcm, captured_at=adc_time + self._clock_offset)
             if self._finished:
-                raise self._failed("stopped by itself: unplugged, or its sound server has gone")
-            with trio.move_on_after(STALL_LIMIT_S) as scope:
-                await self._woken()
-            if scope.cancelled_caught:
-                raise self._failed(f"has given no sound for {STALL_LIMIT_S:g} s")
+                raise self._failed(STOPPED)
+            await self._woken_or_stalled()
+            if self._stalled:
+                raise self._failed(f"has given no sound for {self._limit_s:g} s")
 
 
 class _OpenSpeaker(_Stream):
@@ -332,9 +301,9 @@ class _OpenSpeaker(_Stream):
         self._pulled_samples = 0
         self._last_block: tuple[float, float, int] | None = None
         self._fault: Exception | None = None
-        self.underflows = 0
 
     def _called_back(self, block: Any, frames: int, times: Any, status: Any) -> None:
+        super()._called_back(block, frames, times, status)
         size = frames * BYTES_PER_SAMPLE
         try:
             pcm = self._pull(frames)
@@ -346,8 +315,6 @@ class _OpenSpeaker(_Stream):
                 self._fault = error
                 self._wake()
         block[:] = pcm
-        if status.output_underflow:
-            self.underflows += 1
         self._pulled_samples += frames
         dac_end = (times.outputBufferDacTime or times.currentTime) + frames / self._rate_hz
         self._last_block = (
@@ -360,7 +327,7 @@ class _OpenSpeaker(_Stream):
         if self._last_block is None:
             return 0
         dac_end, called_back_at, pulled_samples = self._last_block
-        now = None if self._finished else self._stream_time()
+        now = None if self._finished or self._stalled else self._stream_time()
         # What a dead device had not played when it was last heard of, it will not play.
         unheard = round((dac_end - (now or called_back_at)) * self._rate_hz)
         return min(max(unheard, 0), pulled_samples)
@@ -369,15 +336,13 @@ class _OpenSpeaker(_Stream):
         while True:
             if self._fault is not None:
                 failed = self._failed(f"was given silence, because what feeds it raised {self._fault!r}")
-                failed.__cause__ = self._fault
+                failed.__cause__, failed.retryable = self._fault, False
                 return failed
             if self._finished:
-                return self._failed("stopped by itself: unplugged, or its sound server has gone")
-            before = self._pulled_samples
-            with trio.move_on_after(STALL_LIMIT_S):
-                await self._woken()
-            if self._pulled_samples == before and not self._finished and self._fault is None:
-                return self._failed(f"has asked for no sound for {STALL_LIMIT_S:g} s")
+                return self._failed(STOPPED)
+            if self._stalled:
+                return self._failed(f"has asked for no sound for {self._limit_s:g} s")
+            await self._woken_or_stalled()
 
 
 class PortAudioMicrophone:
@@ -429,4 +394,5 @@ class PortAudioSpeaker:
 
 def _require_pcm16(audio_format: AudioFormat) -> None:
     if audio_format.encoding != "pcm16":
-        raise DeviceError(f"A sound card takes pcm16, not {audio_format.encoding}: G.711 is for telephony.")
+        reason = f"A sound card takes pcm16, not {audio_format.encoding}: G.711 is for telephony."
+        raise DeviceError(reason, retryable=False)

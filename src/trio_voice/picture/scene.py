@@ -94,6 +94,12 @@ class Scene:
             case events.ErrorReported():
                 trouble = Entry(event.at, "error", event.source, event.message, finished=True)
                 return self._report([self._append(trouble)])
+            case events.DeviceLost(kind=kind, reason=reason):
+                lost = f"{kind} lost, and tried again: {reason}"
+                return self._report([self._append(Entry(event.at, "error", kind, lost, finished=True))])
+            case events.DeviceRestored(kind=kind, outage_ms=outage_ms):
+                back = f"{kind} back after {outage_ms / 1000:.1f} s"
+                return self._report([self._append(Entry(event.at, "error", kind, back, finished=True))])
             case events.Disconnected():
                 self.caller_speaks = self.agent_speaks = self.listening = False
                 self.ended = event.reason
