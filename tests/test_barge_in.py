@@ -216,3 +216,19 @@ async def test_a_server_that_is_not_configured_yet_is_told_later() -> None:
     on.barge_in.interrupt(answer, "speech")
     on.barge_in.silenced(Interrupted(1, (at(1, "old", 500, 1000),), 500), answer)
     assert on.told() == []
+
+
+async def test_what_was_heard_is_told_before_the_text_that_interrupts(autojump_clock: MockClock) -> None:
+    """All of the answer was made; the server must cut it before it answers the text."""
+    brain = ScriptedBrain([Say("One two three four five six seven eight nine ten.", 5000), Say("Yes.", 300)])
+    async with call(brain, listening=False) as on:
+        await on.session.respond()
+        await on.next(events.ResponseEnd)
+        await on.next(events.PlaybackStart)
+        await trio.sleep(1.5)
+        await on.session.send_text("Stop. Go on with something else.")
+        await on.next(events.PlaybackEnd)
+        assert on.errors() == []
+    said, asked = brain.requests[1].items
+    assert (asked.role, said.role) == ("user", "assistant")
+    assert 1 <= len(said.text.split()) <= 5, "as much as was heard"

@@ -23,7 +23,7 @@ ACTOR_MODULES = {
     "tool_calls",
     "conversation_view",
     "microphone_gate",
-    "liveness", "outbox", "user_turn", "asking", "resumption", "__init__",
+    "liveness", "outbox", "user_turn", "asking", "resumption", "transcripts", "__init__",
 }  # fmt: skip
 
 CORE_MAY = {"attrs", "msgspec", "numpy", "soxr", "structlog"}

@@ -8,7 +8,7 @@ no tool of it begins, and the model is told exactly what was heard.
 from __future__ import annotations
 
 import math
-from typing import Literal, assert_never
+from typing import assert_never
 
 import attrs
 import trio
@@ -55,6 +55,7 @@ from trio_voice.protocol.turns import ResponseArbiter
 from trio_voice.resumption import Resumption
 from trio_voice.server_detection import ServerDetection
 from trio_voice.tool_calls import ToolCalls
+from trio_voice.transcripts import Transcripts
 from trio_voice.user_turn import UserTurn
 from trio_voice.utterances import Utterances
 
@@ -129,11 +130,12 @@ class _Conductor:
     configured_epoch: int = 0
     """The newest connection whose server has taken the configuration."""
     postponed: list[Command] = attrs.Factory(list)
-    """What the application asked for in an outage; each caller waits, so they are as many as the callers."""
+    """What the application asked for when it could not be; each caller waits, so they are as many as the callers."""
 
     asking: Asking = attrs.field(init=False)
     user: UserTurn = attrs.field(init=False)
     resumption: Resumption = attrs.field(init=False)
+    transcripts: Transcripts = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.asking = Asking(self.outbox, self.view, self.arbiter, self.detection)
@@ -149,6 +151,7 @@ class _Conductor:
             respond=self.asking.respond,
             judge=InterruptionJudge.for_detection(self.agent.interruption, self.agent.turn_detection),
         )
+        self.transcripts = Transcripts(self.outbox, self.view.history, self.user)
         self.resumption = Resumption(
             self.outbox, self.view, self.barge_in, self.microphone, self.tools.ledger, self.utterances, self.arbiter
         )
@@ -174,6 +177,7 @@ class _Conductor:
                 self._turn_played(item)
             case Interrupted():
                 self.barge_in.silenced(item, self.speaking)
+                self._carry_out_postponed()
             case ToolStarted():
                 self.tools.started(item)
             case ToolResult():
@@ -281,10 +285,9 @@ class _Conductor:
 
     def _resume_conversation(self) -> None:
         self.resumption.tell(self.speaking)
-        postponed, self.postponed = self.postponed, []
-        for command in postponed:
-            self._command(command)
-        if self.resumption.response_owed and not postponed:
+        asked = bool(self.postponed)
+        self._carry_out_postponed()
+        if self.resumption.response_owed and not asked:
             self.asking.respond(ResponseCreate())
         self.resumption.response_owed = False
         self._answer_if_owed()
@@ -306,6 +309,8 @@ class _Conductor:
         entry = self.view.history.apply(event)
         if entry is not None and entry.kind == "message":
             self.view.tracker.item_seen(entry.item_id, self.outbox.now)
+        if turn is None or turn > self.barge_in.floor:
+            self.transcripts.take(event)
         match event:
             case on.SessionUpdated():
                 if self.configured_epoch != self.epoch:
@@ -327,20 +332,11 @@ class _Conductor:
                 if isinstance(event, on.InputAudioBufferCommitted):
                     self.utterances.committed(event.item_id)
                 self.user.committed(event)
-            case on.ConversationItemInputAudioTranscriptionDelta():
-                self._transcript("user", event.item_id, event.delta or "", final=False)
             case on.ConversationItemInputAudioTranscriptionCompleted():
                 self.utterances.words_known(event.item_id)
-                self._transcript("user", event.item_id, "", final=True)
                 if not event.transcript and self.view.phase is SessionState.PROCESSING:
                     self._settle()  # a noise: no answer will come
                 self._answer_if_owed()
-            case on.ResponseOutputAudioTranscriptDelta() | on.ResponseOutputTextDelta():
-                if turn is None or turn > self.barge_in.floor:
-                    self._transcript("agent", event.item_id, event.delta, final=False)
-            case on.ResponseOutputAudioTranscriptDone() | on.ResponseOutputTextDone():
-                if turn is None or turn > self.barge_in.floor:
-                    self._transcript("agent", event.item_id, "", final=True)
             case on.ResponseOutputItemAdded():
                 if turn is not None and turn not in self.aside and event.item.type == "message" and event.item.id:
                     self.barge_in.item_added(turn, event.item.id, self.speaking)
@@ -368,15 +364,6 @@ class _Conductor:
             self.microphone.respond_on_commit = False
         if error.code not in HARMLESS_ERRORS:
             self.outbox.report(error.message or "unknown error", code=error.code or None, source="server")
-
-    def _transcript(self, role: Literal["user", "agent"], item_id: str, delta: str, *, final: bool) -> None:
-        if self.user.is_dismissed(item_id):
-            return
-        entry = self.view.history.get(item_id)
-        text = entry.text if entry is not None else delta
-        self.outbox.emit(
-            events.Transcript(at=self.outbox.now, role=role, item_id=item_id, delta=delta, text=text, final=final)
-        )
 
     # --- responses --------------------------------------------------------------------------------
 
@@ -461,8 +448,10 @@ class _Conductor:
     # --- commands ---------------------------------------------------------------------------------
 
     def _command(self, command: Command) -> None:
-        if command.do in ("text", "respond") and not self.view.connected:
-            self.postponed.append(command)  # until there is somebody to say it to
+        if command.do == "text" and self.view.connected and not self.user.uninterruptible:
+            self._interrupt("manual")
+        if command.do in ("text", "respond") and not self._may_ask:
+            self.postponed.append(command)
             return
         match command.do:
             case "interrupt":
@@ -482,8 +471,6 @@ class _Conductor:
             case "pause" | "resume":
                 self.microphone.pause(command.do == "pause")
             case "text":
-                if not self.user.uninterruptible:
-                    self._interrupt("manual")
                 self.cancel_when_created = False
                 self.view.tracker.user_began(self.outbox.now)
                 self.asking.write(command.text)
@@ -494,6 +481,16 @@ class _Conductor:
             case _:
                 assert_never(command.do)
         command.done.set()
+
+    @property
+    def _may_ask(self) -> bool:
+        """There is a server, and it has been told what was heard of the answer before."""
+        return self.view.connected and not self.barge_in.under_way
+
+    def _carry_out_postponed(self) -> None:
+        postponed, self.postponed = self.postponed, []
+        for command in postponed:
+            self._command(command)
 
     def _settle(self) -> None:
         """Nobody speaks, and nothing is awaited."""
