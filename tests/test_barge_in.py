@@ -191,7 +191,9 @@ async def test_an_item_that_begins_after_its_turn_was_silenced_is_not_kept() -> 
         ConversationItemDelete(item_id="first"),
         ConversationItemDelete(item_id="second"),
     ]
-    on.barge_in.item_added(1, "third", answer)
+    on.says("third", "Three.")
+    for _ in range(2):  # a server may say it twice
+        on.barge_in.item_added(1, "third", answer)
     assert on.told() == [ConversationItemDelete(item_id="third")]
 
 

@@ -10,7 +10,7 @@ import trio
 from trio.testing import MockClock
 
 from kit import RATE_HZ, Peer, call, call_peer
-from test_session_peer import created, delta, done
+from test_session_peer import SPEECH_STARTED, created, delta, done
 from trio_voice import InterruptionPolicy, RealtimeAgent, events
 from trio_voice.audio import Samples
 from trio_voice.protocol import SessionUpdated, TurnDetection
@@ -405,3 +405,22 @@ async def test_an_agent_that_answers_by_itself_is_not_asked_twice(autojump_clock
         await on.next(events.SpeechEnd)
         await trio.sleep(3)
     assert brain.requests == []
+
+
+async def test_an_answer_that_begins_while_the_user_speaks_is_not_interrupted_by_the_end_of_speech(
+    autojump_clock: MockClock,
+) -> None:
+    async def serve(peer: Peer) -> None:
+        await peer.configure()
+        await peer.send(SPEECH_STARTED)
+        await peer.receive("response.create")
+        await peer.send(created("r1"))
+        await peer.send({"type": "input_audio_buffer.speech_stopped", "audio_end_ms": 900, "item_id": "item_user"})
+        await peer.send(delta("r1", 1, 300), done("r1"))
+        await peer.drain()
+
+    async with call_peer(serve) as on:
+        await on.next(events.SpeechStart)
+        await on.session.respond()
+        await on.next(events.PlaybackEnd)
+        assert on.session.metrics.interruption_count == 0

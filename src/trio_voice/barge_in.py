@@ -97,7 +97,7 @@ class BargeIn:
         elif turn > self.floor:
             if speaking is not None and speaking.turn == turn:
                 speaking.item_ids.append(item_id)
-        elif self.outbox.speaks:
+        elif self.outbox.speaks and self.history.get(item_id) is not None:  # a server may say it twice
             self.outbox.send(ConversationItemDelete(item_id=item_id))
             self.history.delete(item_id)
 

@@ -103,11 +103,17 @@ class InterruptionJudge:
     def server_stopped(self, heard_ms: float, *, sounding: bool) -> Verdict:
         """The utterance is over; its verdict stands. `heard_ms` is its length with padding and silence."""
         spoken_ms = heard_ms - self.padding_ms - self.silence_ms
-        counts = self._standing in (_Standing.COUNTS, _Standing.QUIET)
-        if self._standing is _Standing.OPEN:
-            counts = self._voice_lasted or not sounding or spoken_ms >= self.policy.min_speech_ms
+        standing, lasted = self._standing, self._voice_lasted
         self.reset()
-        return Verdict.COUNTS if counts else Verdict.FALSE_ALARM
+        match standing:
+            case _Standing.COUNTS:  # it has interrupted what there was; an answer that began since is none of it
+                return Verdict.WAIT
+            case _Standing.QUIET:
+                return Verdict.COUNTS
+            case _Standing.OPEN if lasted or not sounding or spoken_ms >= self.policy.min_speech_ms:
+                return Verdict.COUNTS
+            case _:
+                return Verdict.FALSE_ALARM
 
     def due(self, now: float, *, sounding: bool) -> Verdict:
         """`deadline` has come: no end was reported, so the user speaks on."""
