@@ -259,7 +259,7 @@ async def test_whoever_subscribes_too_late_gets_an_end_not_a_hang() -> None:
     assert await all_of(fan_out.subscribe()) == []
 
 
-async def test_a_listener_that_computes_lets_what_has_arrived_come_first() -> None:
+async def test_a_listener_that_computes_lets_what_has_arrived_come_first(mock_clock: MockClock) -> None:
     """Each piece takes two passes of the scheduler to come; the listener gives it those, and does not take turns."""
     stream = EventStream(audio=True)
 
@@ -272,6 +272,9 @@ async def test_a_listener_that_computes_lets_what_has_arrived_come_first() -> No
         stream.put(word(1))
 
     stream.put(audio(1, 0))
+    await anext(stream)
+    mock_clock.jump(0.02)  # for so long it computes
+    stream.put(audio(1, 1))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(deliver)
         assert await anext(stream) == word(1), "and not twenty pieces of an interrupted turn"

@@ -47,9 +47,9 @@ TOOL_CAPACITY = 256
 INBOX_CAPACITY = 4096
 EVENTS_CAPACITY = 4096
 CATCH_UP_PASSES, QUIET_PASSES = 256, 4
-"""Turns of the scheduler that a listener with events waiting gives to others: until nothing came in the last few."""
+"""Turns of the scheduler that a slow listener gives to others: until nothing came in the last few."""
 SLOW_LISTENER_S = 0.005
-"""One that takes longer for an event gives them also when nothing waits: it may have kept others from what has come."""
+"""One that takes longer for an event is slow: it may have kept others from what has come."""
 
 
 # --- conversation → uplink ------------------------------------------------------------------------
@@ -387,10 +387,11 @@ class EventStream:
 
     async def __anext__(self) -> SessionEvent:
         is_slow = trio.current_time() - self._given_at >= SLOW_LISTENER_S
-        lets_others = bool(self._queue) or self._closed or is_slow
         while True:
-            if lets_others:
+            if is_slow:
                 await self._let_others_catch_up()
+            elif self._queue or self._closed:
+                await trio.lowlevel.checkpoint()  # others get a turn although nothing has to be waited for
             if self._queue:
                 self._given_at = trio.current_time()
                 return self._queue.popleft()
