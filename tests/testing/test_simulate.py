@@ -8,10 +8,12 @@ import itertools
 import logging
 import multiprocessing
 import os
+import select
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -303,3 +305,19 @@ def test_shrinking_keeps_what_is_needed_and_nothing_else() -> None:
     least = simulate.shrink(plan(*RESET, planned("drop", "closing"), latency_ms=150), fails)
     assert (set(least.actions), set(least.faults)) == needed
     assert least.latency_ms == 0
+
+
+def test_no_process_outlives_one_that_was_killed() -> None:
+    command = [sys.executable, "-m", "trio_voice.testing.simulate", "--hours", "1000", "--jobs", "2"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        while "virtual hours," not in process.stdout.readline():
+            pass  # until it works, and says so
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        alive = [os.pidfd_open(int(pid)) for pid in children]
+        assert len(alive) >= 2
+        process.kill()
+        for descriptor in alive:
+            ended, _, _ = select.select([descriptor], [], [], 20)
+            os.close(descriptor)
+            assert ended, "a worker is left"

@@ -9,7 +9,9 @@ from __future__ import annotations
 import gc
 import logging
 import multiprocessing
+import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -31,7 +33,16 @@ def devote_process() -> None:
 
 def _devote_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the first process ends the others
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     devote_process()
+
+
+def _end_with_parent() -> None:
+    """A first process that was killed ends nobody: a worker would wait for it, or work on, for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def spread(work: Callable[[T], R], items: Iterable[T], jobs: int) -> Generator[R, None, None]:
