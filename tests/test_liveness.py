@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import base64
-from typing import Any
+from typing import Any, cast
 
+import attrs
 import pytest
 import trio
+from hypothesis import given, strategies as st
 from trio.testing import MockClock
 
 from kit import RATE_HZ, Peer, call, call_peer
 from test_session_peer import created, delta, done
-from trio_voice import AgentCapability, ConnectionOptions, RealtimeAgent, events
+from trio_voice import AgentCapability, ConnectionOptions, RealtimeAgent, WireLost, events, liveness
+from trio_voice.conversation_view import ConversationView
+from trio_voice.protocol.history import History
 from trio_voice.restart_policy import rotation_delay_s
 from trio_voice.server.scripted import Say, ScriptedBrain, marked_samples
 from trio_voice.server.server_settings import ServerSettings
 from trio_voice.testing import RecordingSpeaker
+from trio_voice.tracker import ConversationTracker
+from trio_voice.wire import Wire
 
 OPTIONS = ConnectionOptions(url="ws://memory/v1/realtime", model=None)
 CREATED = {"type": "response.created", "response": {"id": "r1", "status": "in_progress", "conversation_id": "c"}}
@@ -99,6 +105,46 @@ async def test_an_answer_that_never_comes_is_not_awaited_for_ever(autojump_clock
         assert "an answer is due" in lost.reason
         assert 30 <= lost.at - asked_at <= 33
         await on.next(events.PlaybackStart)
+
+
+@attrs.define(eq=False)
+class DeafWire:
+    """Nobody is there. Who looks a thousand times goes round in a circle."""
+
+    is_dead: bool = False
+    looks: int = 0
+
+    @property
+    def last_received_at(self) -> float:
+        self.looks += 1
+        assert self.looks < 1000, "it looks for ever, and time stands still"
+        return 0.0
+
+    async def ping(self) -> None:
+        await trio.sleep_forever()
+
+
+def in_a_turn() -> ConversationView:
+    history = History()
+    view = ConversationView(history, ConversationTracker(history, started_at=0.0))
+    view.turn_in_progress = True
+    return view
+
+
+@given(st.builds(lambda power, before_s: 2.0**power - before_s, st.integers(2, 20), st.floats(0.01, 2.0)))
+def test_a_probe_ends_whatever_the_time_is(began_at: float) -> None:
+    """Where floats become coarser, just before a power of two, what is left of a while may be too little to count."""
+
+    async def main() -> float:
+        clock.jump(began_at)
+        wire = DeafWire()
+        with pytest.RaisesGroup(WireLost, flatten_subgroups=True):
+            await liveness.watch(cast(Wire, wire), in_a_turn(), OPTIONS, liveness.RoundTrips())
+        assert wire.is_dead
+        return trio.current_time() - began_at
+
+    clock = MockClock(autojump_threshold=0)
+    assert trio.run(main, clock=clock) <= 4.1
 
 
 async def test_any_byte_is_a_sign_of_life(autojump_clock: MockClock) -> None:

@@ -66,7 +66,7 @@ class AudioInputConfig:
     """How the microphone is heard."""
 
     sample_rate_hz: int = attrs.field(default=24_000, validator=_in_range(8_000, 48_000, "24000 is usual"))
-    chunk_ms: int = attrs.field(default=20, validator=_in_range(5, 200, "20 is usual"))
+    chunk_ms: int = attrs.field(default=20, validator=_in_range(5, 500, "20 is usual"))
     """Length of one frame, captured and sent."""
     capacity_ms: int = attrs.field(default=200, validator=_in_range(20, 2000, "200 is usual"))
     """How much sound may wait for the wire before the oldest is dropped."""

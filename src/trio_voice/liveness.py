@@ -70,15 +70,15 @@ async def _probe(
 
     pings.start_soon(ping)
     while not answered.is_set() and wire.last_received_at <= pinged_at:
-        waited_s = trio.current_time() - pinged_at
-        timeout_s = options.heartbeat_timeout_ms / 1000
+        now, timeout_s = trio.current_time(), options.heartbeat_timeout_ms / 1000
         if view.turn_in_progress:
             timeout_s = min(timeout_s, BUSY_TIMEOUT_S)
-        if waited_s >= timeout_s:
-            silent_s = trio.current_time() - wire.last_received_at
+        if now >= pinged_at + timeout_s:
+            silent_s = now - wire.last_received_at
             wire.is_dead = True
             raise WireLost(f"the server has been silent for {silent_s:.3g} s and answered no ping", retryable=True)
-        with trio.move_on_after(min(timeout_s - waited_s, BUSY_TIMEOUT_S)):
+        # Until a point in time, not for a while: what is left of a while may be too little to move a virtual clock.
+        with trio.move_on_at(min(pinged_at + timeout_s, now + BUSY_TIMEOUT_S)):
             await answered.wait()
 
 

@@ -76,7 +76,9 @@ def converse(plan: Plan, *, wire: Wire = "websocket") -> Outcome:
     is_direct = wire == "direct"
     held = plan
     if is_direct:
-        held = attrs.evolve(plan, faults=tuple(f for f in plan.faults if f.fault.kind in DIRECT_FAULTS), block_ms=200)
+        held = attrs.evolve(
+            plan, faults=tuple(f for f in plan.faults if f.fault.kind in DIRECT_FAULTS), block_ms=DIRECT_FRAME_MS
+        )
     with _repeatable(plan.seed), _cheap_hearing(), without_bytes() if is_direct else nullcontext():
         clock = VirtualClock()
         outcome = trio.run(_hold, held, is_direct, clock, clock=clock)

@@ -31,7 +31,7 @@ DIRECT_FAULTS: frozenset[FaultKind] = frozenset(
 """Those that can happen where there are no bytes."""
 
 
-DIRECT_FRAME_MS = 200
+DIRECT_FRAME_MS = 500
 """Of sound in both directions: it is the number of pieces that costs time, and nothing is looked for that depends on
 their size."""
 
