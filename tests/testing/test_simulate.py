@@ -20,7 +20,7 @@ import attrs
 import pytest
 import trio
 
-from trio_voice import WireLost, downlink, supervisor, uplink, wire
+from trio_voice import WireLost, downlink, liveness, supervisor, uplink, wire
 from trio_voice.channels import FromServer, offer
 from trio_voice.conversation import _Conductor
 from trio_voice.playback_buffer import PlaybackBuffer
@@ -232,6 +232,17 @@ def an_answer_is_awaited_for_ever(patch: Patch) -> None:
     patch.setattr(ResponseArbiter, "on_connection_lost", lambda self: None)
 
 
+def a_probe_waits_for_nothing(patch: Patch) -> None:
+    async def probe(*arguments: Any) -> None:
+        began_at = trio.current_time()
+        while trio.current_time() < began_at + 1:
+            with trio.move_on_after(0):
+                await trio.sleep_forever()
+        raise WireLost("nobody there", retryable=True)
+
+    patch.setattr(liveness, "_probe", probe)
+
+
 DUPLICATES = (planned("duplicates", "listening", 0.0),)
 RESET = (planned("reset", "responding"), planned("reset", "listening", 7.0))
 
@@ -253,6 +264,7 @@ BREAKS: list[tuple[str, Callable[[Patch], None], tuple[PlannedFault, ...]]] = [
     ("nothing of an old epoch", an_old_connection_is_believed, RESET),
     ("every sample of a turn", the_end_of_an_answer_is_cut, ()),
     ("the conversation goes on", an_answer_is_awaited_for_ever, RESET),
+    ("time goes on", a_probe_waits_for_nothing, (planned("half_open", "responding"),)),
 ]
 
 

@@ -168,6 +168,8 @@ async def _hold(plan: Plan, is_direct: bool, clock: VirtualClock) -> Outcome:
         if left_at is not None and trio.current_time() - left_at > CLOSING_S:
             watch.wrong("bounded closing", f"leaving took {trio.current_time() - left_at:.2f} s")
         nursery.cancel_scope.cancel()
+    if clock.stood_still_at is not None:
+        watch.wrong("time goes on", f"a task waited for ever for what was past at {clock.stood_still_at} s")
     watch.judge_end(lost, weather.struck)
     watch.judge_sound()
     watch.judge_texts(session_goes_on=goes_on)

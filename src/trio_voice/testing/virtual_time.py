@@ -16,12 +16,19 @@ from contextlib import contextmanager
 import trio
 import trio.abc
 
+STANDS_STILL = 50_000
+"""Looks at the clock with no time between them: a task waits again and again for what is past. Another clock would go
+on meanwhile, and so does this one then, by a second."""
+
 
 class VirtualClock(trio.abc.Clock):
     """Begins at 0. For one `trio.run`."""
 
     def __init__(self) -> None:
         self._now = 0.0
+        self._looks = 0
+        self.stood_still_at: float | None = None
+        """The first time at which it would have done so for ever."""
         self._due: list[tuple[float, int, Callable[[], bool]]] = []
         self._order = itertools.count()
 
@@ -29,6 +36,10 @@ class VirtualClock(trio.abc.Clock):
         """Trio's loop begins."""
 
     def current_time(self) -> float:
+        self._looks += 1
+        if self._looks > STANDS_STILL:
+            self.stood_still_at = self._now if self.stood_still_at is None else self.stood_still_at
+            self._go_on(self._now + 1.0)
         return self._now
 
     def deadline_to_sleep_time(self, deadline: float) -> float:
@@ -36,13 +47,17 @@ class VirtualClock(trio.abc.Clock):
         due = self._due
         while due and due[0][0] <= deadline:
             at, _, happen = heapq.heappop(due)
-            self._now = max(self._now, at)
+            self._go_on(at)
             if happen():
                 return 0.0
         if deadline == float("inf"):
             return deadline
-        self._now = max(self._now, deadline)
+        self._go_on(deadline)
         return 0.0
+
+    def _go_on(self, at: float) -> None:
+        if at > self._now:
+            self._now, self._looks = at, 0
 
     async def sleep_until(self, at: float) -> None:
         """As `trio.sleep_until`. Cancellation: as there."""
