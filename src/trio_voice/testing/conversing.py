@@ -36,7 +36,7 @@ from trio_voice.testing.direct import DIRECT_FAULTS, DIRECT_FRAME_MS, DirectServ
 from trio_voice.testing.faults import Fault, FaultKind
 from trio_voice.testing.people import MAX_TURNS, Action, Answers, Plan, PlannedFault, State, is_of_connecting
 from trio_voice.testing.server import FaultyServer, memory_server
-from trio_voice.testing.virtual_time import VirtualClock
+from trio_voice.testing.virtual_time import VirtualClock, without_sockets
 
 RATE_HZ = 24_000
 FRAME_MS = 20
@@ -79,7 +79,8 @@ def converse(plan: Plan, *, wire: Wire = "websocket") -> Outcome:
         held = attrs.evolve(
             plan, faults=tuple(f for f in plan.faults if f.fault.kind in DIRECT_FAULTS), block_ms=DIRECT_FRAME_MS
         )
-    with _repeatable(plan.seed), _cheap_hearing(), without_bytes() if is_direct else nullcontext():
+    bytes_or_not = without_bytes() if is_direct else nullcontext()
+    with _repeatable(plan.seed), _cheap_hearing(), bytes_or_not, without_sockets():
         clock = VirtualClock()
         outcome = trio.run(_hold, held, is_direct, clock, clock=clock)
     return attrs.evolve(outcome, plan=plan, wall_s=time.process_time() - began_at)
@@ -194,12 +195,16 @@ async def _hold(plan: Plan, is_direct: bool, clock: VirtualClock) -> Outcome:
 
 
 async def _listen(session: RealtimeSession, watch: Watch, weather: _Weather) -> None:
-    async for event in session.events():
-        if isinstance(event, ResponseStart | ResponseEnd):
-            weather.last_stir_at = trio.current_time()
-            weather.answered += isinstance(event, ResponseEnd)
-        watch.event(event)
-        weather.look()
+    stream = session.events()
+    async for first in stream:
+        burst = [first, *stream._queue]  # one pass for all that is there
+        stream._queue.clear()
+        for event in burst:
+            if isinstance(event, ResponseStart | ResponseEnd):
+                weather.last_stir_at = trio.current_time()
+                weather.answered += isinstance(event, ResponseEnd)
+            watch.event(event)
+            weather.look()
 
 
 async def _come_to_rest(person: _Person, session: RealtimeSession, watch: Watch, weather: _Weather) -> bool:
