@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from kit import Peer, call, call_peer
-from trio_voice import ConfigError, ConnectionOptions, SessionState, WireLost, events
+from trio_voice import ConfigError, ConnectionOptions, SessionEnded, SessionState, WireLost, events
 from trio_voice.server.scripted import Say, ScriptedBrain
 
 RECONNECTING = ConnectionOptions(url="ws://memory/v1/realtime", model=None)
@@ -108,6 +108,26 @@ async def test_what_waited_when_the_session_broke_hides_no_reason(autojump_clock
             nobody_is_there.set()
             await on.next(events.Reconnecting)
             await on.session.send_text("Are you there?")
+
+
+async def test_a_text_that_still_waits_when_the_session_ends_is_told_so(autojump_clock: MockClock) -> None:
+    async def write() -> None:
+        with pytest.raises(SessionEnded, match="before 'text' was carried out"):
+            await on.session.send_text("Are you there?")
+
+    async def never() -> trio.abc.Stream:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    async with call(ScriptedBrain(), connection=RECONNECTING, listening=False) as on:
+        on.session._link.open_stream = never
+        await on.drop()
+        await on.next(events.Reconnecting)
+        with trio.fail_after(60):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(write)
+                await wait_all_tasks_blocked()
+                await on.session.disconnect()
 
 
 async def refuse() -> trio.abc.Stream:
