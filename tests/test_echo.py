@@ -344,7 +344,7 @@ def test_frames_that_webrtc_cannot_cut_are_refused() -> None:
     with pytest.raises(ConfigError, match="multiple of 10"):
         AudioInputConfig(echo="aec", chunk_ms=25)
     with pytest.raises(ConfigError, match="'off', 'gate' or 'aec'"):
-        AudioInputConfig(echo="loud")  # type: ignore[arg-type]
+        AudioInputConfig(echo="loud")  # type: ignore[arg-type]  # that is what is refused
 
 
 @pytest.mark.parametrize("level_dbfs", [-45.0, -25.0])

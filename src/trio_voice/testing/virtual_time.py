@@ -41,11 +41,11 @@ def without_sockets() -> Iterator[None]:
     def seldom(self: Any, timeout: float) -> Any:
         return look(self, timeout) if timeout > 0 or not next(passes) else []
 
-    TheIOManager.get_events = seldom  # type: ignore[method-assign]
+    TheIOManager.get_events = seldom  # type: ignore[method-assign]  # for the while, and put back
     try:
         yield
     finally:
-        TheIOManager.get_events = look  # type: ignore[method-assign]
+        TheIOManager.get_events = look  # type: ignore[method-assign]  # as it was
 
 
 class VirtualClock(trio.abc.Clock):
