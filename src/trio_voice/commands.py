@@ -10,6 +10,7 @@ from typing import assert_never
 
 import attrs
 
+from trio_voice.agent_change import AgentChange
 from trio_voice.answers import Answers
 from trio_voice.asking import Asking
 from trio_voice.barge_in import BargeIn
@@ -31,13 +32,14 @@ class Commands:
     asking: Asking
     answers: Answers
     user: UserTurn
+    change: AgentChange
     postponed: list[Command] = attrs.Factory(list)
     """What was asked for when it could not be; each caller waits, so they are as many as the callers."""
 
     def carry_out(self, command: Command) -> None:
         if command.do == "text" and self.view.connected and not self.user.uninterruptible:
             self.answers.interrupt("manual")
-        if command.do in ("text", "respond") and not self._may_ask:
+        if command.do in ("text", "respond", "say") and not self._may_ask:
             self.postponed.append(command)
             return
         match command.do:
@@ -66,6 +68,11 @@ class Commands:
                 self.asking.respond(ResponseCreate())
             case "respond":
                 self.asking.speak(command.instructions, interruptible=command.interruptible)
+            case "say":
+                self.asking.say(command.text, interruptible=command.interruptible)
+            case "agent":
+                self.change.ask(command)
+                return
             case _:
                 assert_never(command.do)
         command.done.set()
