@@ -20,6 +20,7 @@ from trio_voice.agent_settings import (
     ReasoningEffort,
     RetentionRatio,
     Tracing,
+    as_words,
     check_choice,
     check_flag,
     check_include,
@@ -104,7 +105,7 @@ class RealtimeAgent:
     """A prompt that is kept at the server."""
     tracing: Literal["auto"] | Tracing | None = None
     """The server's own trace of the session."""
-    include: tuple[str, ...] = attrs.field(default=(), converter=tuple)
+    include: tuple[str, ...] = attrs.field(default=(), converter=as_words)
     capabilities: frozenset[AgentCapability] = attrs.field(default=ALL_CAPABILITIES, converter=_as_capabilities)
     greets_first: bool = False
     """Speak before the user does."""

@@ -17,6 +17,7 @@ from trio_voice.barge_in import BargeIn
 from trio_voice.channels import Command
 from trio_voice.config import SessionState
 from trio_voice.conversation_view import ConversationView
+from trio_voice.initiative import Initiative
 from trio_voice.microphone_gate import MicrophoneGate
 from trio_voice.outbox import Outbox
 from trio_voice.protocol import ResponseCreate
@@ -33,6 +34,7 @@ class Commands:
     answers: Answers
     user: UserTurn
     change: AgentChange
+    initiative: Initiative
     postponed: list[Command] = attrs.Factory(list)
     """What was asked for when it could not be; each caller waits, so they are as many as the callers."""
 
@@ -42,9 +44,11 @@ class Commands:
         if command.do in ("text", "respond", "say") and not self._may_ask:
             self.postponed.append(command)
             return
+        if command.do in ("text", "listen"):
+            self.initiative.user_is_there()
         match command.do:
             case "interrupt":
-                if not self.answers.interrupt("manual"):
+                if not self.answers.interrupt("manual", whole=True):
                     awaited = self.answers.arbiter.asked or self.view.phase is SessionState.PROCESSING
                     self.answers.cancel_when_created = awaited
                 if self.barge_in.under_way:
