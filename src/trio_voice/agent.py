@@ -228,7 +228,7 @@ class RealtimeAgent:
         )
 
     def _transcription(self) -> Transcription | None:
-        if not self.transcription or not self.can(AgentCapability.TRANSCRIPTION):
+        if self.transcription is None or not self.can(AgentCapability.TRANSCRIPTION):
             return None
         if isinstance(self.transcription, str):
             return Transcription(model=self.transcription)
