@@ -142,7 +142,8 @@ def _schema(arguments_type: type[msgspec.Struct], tool_name: str) -> dict[str, A
     parameters["additionalProperties"] = False
     if definitions:
         parameters["$defs"] = definitions
-    return parameters
+    plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(parameters))
+    return plain
 
 
 _GOOGLE_PARAMETER = re.compile(r"^\s+\*{0,2}(\w+)\s*(?:\([^)]*\))?:\s*(.*)$")
