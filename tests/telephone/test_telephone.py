@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import trio
 from trio.testing import MockClock, memory_stream_pair
-from trio_websocket import ConnectionClosed, open_websocket_url
+from trio_websocket import ConnectionClosed, wrap_client_stream
 
 from kit import URL
 from trio_voice import AudioFormat, AudioOutputConfig, RealtimeAgent, RealtimeSession, events
@@ -233,7 +233,9 @@ async def test_a_real_socket_is_handled_from_its_start_to_its_stop() -> None:
 
     async with trio.open_nursery() as nursery:
         address = await nursery.start(partial(serve, telephone_app(handle)))
-        async with open_websocket_url(address.replace("http", "ws") + "/call") as socket:
+        host, _, port = address.removeprefix("http://").partition(":")
+        async with await trio.open_tcp_stream(host, int(port)) as stream:
+            socket = await wrap_client_stream(nursery, stream, f"{host}:{port}", "/call")
             await socket.send_message(start())
             payload = base64.b64encode(SILENT_FRAME).decode()
             with trio.fail_after(20):

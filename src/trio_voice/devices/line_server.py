@@ -104,8 +104,8 @@ async def serve(
 
 def _check_extra() -> None:
     try:
-        import hypercorn
-        import starlette  # noqa: F401 - only whether it is there
+        import hypercorn  # noqa: F401 - only whether they are there
+        import starlette  # noqa: F401
     except ImportError as missing:
         raise EngineMissing(f"{missing.name} is not installed: pip install 'trio-voice[browser]'") from None
 
