@@ -359,9 +359,7 @@ class _Conductor:
         if self.outbox.fan_out.wants_protocol:
             self.outbox.emit(events.ServerEventReceived(at=self.outbox.now, event=event))
         if turn is not None and self.answers.begun(turn, event, self.epoch):
-            is_verbatim = self.answers.speaking is not None and self.answers.speaking.is_verbatim
-            if not is_verbatim:
-                self.tools.ledger.answer_owed = self.resumption.response_owed = False
+            self.tools.ledger.answer_owed = self.resumption.response_owed = False
         self.in_charge.has_spoken |= isinstance(event, VOICE)
         if isinstance(event, on.ResponseOutputAudioDelta):  # first: by far the most frequent
             if turn is not None and turn > self.barge_in.floor and self.outbox.fan_out.wants_audio:
