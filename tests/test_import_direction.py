@@ -36,6 +36,8 @@ ONLY_IMPORTER = {
     "trio_websocket": {"wire.py", "server/listen.py"},
     "soxr": {"audio.py"},
     "pywebrtc_audio": {"devices/webrtc.py"},
+    "starlette": {"devices/browser_page.py"},
+    "hypercorn": {"devices/browser_page.py"},
 }
 """One file per outside thing."""
 
