@@ -29,7 +29,6 @@ from trio_voice.channels import (
     EventStream,
     InboxItem,
     PlaybackItem,
-    ToolItem,
 )
 from trio_voice.config import (
     AgentCapability,
@@ -47,6 +46,7 @@ from trio_voice.events import EVENT_NAMES, PROTOCOL_EVENTS, Disconnected, Respon
 from trio_voice.frame_filters import FrameFilter
 from trio_voice.logs import log
 from trio_voice.protocol.history import History
+from trio_voice.tool_items import ToolItem
 from trio_voice.tracker import ConversationTracker, ConversationTurn, SessionMetrics, TranscriptLine
 from trio_voice.voice_activity import EnergyDetector, VoiceDetector, VoiceMeter
 
@@ -80,16 +80,20 @@ class RealtimeSession:
         capture_filters: Sequence[FrameFilter] = (),
         playback_filters: Sequence[FrameFilter] = (),
         metadata: dict[str, Any] | None = None,
+        approver: tools.Approver | None = None,
         open_stream: supervisor.OpenStream | None = None,
         wall_clock: Callable[[], float] = time.time,
         rng: random.Random | None = None,
     ) -> None:
-        """`context` is your own object, for instructions that are made of it, and for tools.
+        """`context` is your own object, for instructions that are made of it; tools find it in their `ToolContext`.
 
         `microphone` and `speaker` are opened when the agent's capabilities ask for them; None goes without.
 
         `capture_filters` see the microphone's frames after what `audio_input` asks for, and before they are sent;
         `playback_filters` see the blocks that the speaker takes.
+
+        `approver`, plain or async, is asked about calls of tools that need approval; without it,
+        `approve()` and `reject()` answer.
 
         Raises: `ConfigError` for an echo policy without what it needs, and for settings that cannot be together.
 
@@ -97,6 +101,7 @@ class RealtimeSession:
         the date, against which a server's session limit is read; `rng` spreads the attempts to reconnect.
         """
         self.context = context
+        self._approver = approver
         self.connection = connection_for(agent, connection or ConnectionOptions())
         self.audio_input = audio_input or AudioInputConfig()
         self.audio_output = audio_output or AudioOutputConfig()
@@ -195,7 +200,8 @@ class RealtimeSession:
                     hear = partial(capture.run, frames, microphone=microphone, config=self.audio_input)
                     hear = partial(hear, recovery=self._hearing, filters=self._capture_filters, voice=self._voice)
                     await nursery.start(partial(hear, reports=to_conversation.clone()))
-                nursery.start_soon(partial(tools.run, tool_items, to_conversation.clone(), tools=self.agent.tools))
+                execute = partial(tools.run, tool_items, to_conversation.clone(), tools=self.agent.tools)
+                nursery.start_soon(partial(execute, context=self.context, agent=self.agent, approver=self._approver))
                 nursery.start_soon(
                     partial(
                         conversation.run,
@@ -212,14 +218,7 @@ class RealtimeSession:
                 task_status.started()
         finally:
             self._end()
-            for end in (
-                to_conversation,
-                inbox,
-                to_playback,
-                playback_items,
-                to_tools,
-                tool_items,
-            ):
+            for end in (to_conversation, inbox, to_playback, playback_items, to_tools, tool_items):
                 end.close()
             frames.close()
 
@@ -416,8 +415,7 @@ class RealtimeSession:
 
     async def send_text(self, text: str) -> None:
         """Say something in writing; an answer under way is interrupted."""
-        _check_said("send_text()", text)
-        self._check_answers("send_text()")
+        self._check_answers("send_text()", text)
         if not self.agent.can(AgentCapability.TEXT_INPUT):
             raise ConfigError(f"agent {self.agent.name!r} takes no text; give it AgentCapability.TEXT_INPUT")
         await self._command("text", text=text)
@@ -436,8 +434,7 @@ class RealtimeSession:
 
         It can be interrupted as any answer, or not with `interruptible=False`: see `respond()`.
         """
-        _check_said("say()", text)
-        self._check_answers("say()")
+        self._check_answers("say()", text)
         await self._command("say", text=text, interruptible=interruptible)
 
     async def update_agent(self, agent: RealtimeAgent) -> None:
@@ -449,13 +446,23 @@ class RealtimeSession:
         """
         await self._command("agent", agent=agent)
 
-    def _check_answers(self, what: str) -> None:
+    async def approve(self, call_id: str) -> bool:
+        """Let a call run that waits for it (event `tool_approval`). False when it does not wait, or no more."""
+        return (await self._command("approve", call_id=call_id)).in_time
+
+    async def reject(self, call_id: str, reason: str = "") -> bool:
+        """The call does not run; the model is told so, and the reason. False when it does not wait, or no more."""
+        return (await self._command("reject", call_id=call_id, text=reason)).in_time
+
+    def _check_answers(self, what: str, text: str | None = None) -> None:
+        if text is not None and not text.strip():
+            raise ConfigError(f"{what} needs words; the text is empty")
         if self.agent.transcribes_only:
             raise ConfigError(
                 f"{what}: agent {self.agent.name!r} only transcribes; give it VOICE_OUTPUT or TEXT_OUTPUT"
             )
 
-    async def _command(self, do: CommandName, **details: Any) -> None:
+    async def _command(self, do: CommandName, **details: Any) -> Command:
         if self._lifetime is None or self._ended_at is not None:
             raise SessionEnded(f"{do!r} needs a running session: call it inside `async with`, before disconnect()")
         command = Command(do, **details)
@@ -473,11 +480,7 @@ class RealtimeSession:
             raise SessionEnded(f"the session ended before {do!r} was carried out")
         if command.refused is not None:
             raise command.refused
-
-
-def _check_said(what: str, text: str) -> None:
-    if not text.strip():
-        raise ConfigError(f"{what} needs words; the text is empty")
+        return command
 
 
 def _cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
