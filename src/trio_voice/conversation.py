@@ -133,6 +133,8 @@ class _Conductor:
     """Of the connection that is listened to."""
     successor: LinkUp | None = None
     """A connection that is to take its place."""
+    successor_agent: RealtimeAgent | None = None
+    """Whom it was configured for."""
     configured_epoch: int = 0
     """The newest connection whose server has taken the configuration."""
 
@@ -241,8 +243,8 @@ class _Conductor:
 
     @property
     def _turn_in_progress(self) -> bool:
-        answer = self.answers.speaking
-        speaking = answer is not None and not (answer.done and answer.played)
+        sounding = self.barge_in.is_sounding(self.answers.speaking) or self.barge_in.under_way
+        speaking = sounding or self.arbiter.active
         processing = self.view.phase is SessionState.PROCESSING
         holding = self.utterances.push_to_talk and self.microphone.listening
         listening = self.user.is_speaking or holding
@@ -254,7 +256,7 @@ class _Conductor:
     def _link_up(self, news: LinkUp) -> None:
         configure = SessionUpdate(event_id=f"configure_{news.epoch}", session=self._configuration())
         if news.handover is not None:
-            self.successor = news
+            self.successor, self.successor_agent = news, self.in_charge.agent
             news.control.send_nowait(Send(configure))
             return
         if self.view.connected:  # the news of the loss was about a connection that had just been replaced
@@ -284,6 +286,8 @@ class _Conductor:
                 self._connection_gone()
             self._move_to(news)
             self._configured(event.session.id or "")
+            if self.successor_agent is not self.in_charge.agent:  # who has taken over on the old one meanwhile
+                self.change.ask(Command("agent", agent=self.in_charge.agent))
             news.handover.accepted = True
         else:
             news.control.close()

@@ -218,14 +218,7 @@ class RealtimeSession:
                 task_status.started()
         finally:
             self._end()
-            for end in (
-                to_conversation,
-                inbox,
-                to_playback,
-                playback_items,
-                to_tools,
-                tool_items,
-            ):
+            for end in (to_conversation, inbox, to_playback, playback_items, to_tools, tool_items):
                 end.close()
             frames.close()
 
@@ -422,8 +415,7 @@ class RealtimeSession:
 
     async def send_text(self, text: str) -> None:
         """Say something in writing; an answer under way is interrupted."""
-        _check_said("send_text()", text)
-        self._check_answers("send_text()")
+        self._check_answers("send_text()", text)
         if not self.agent.can(AgentCapability.TEXT_INPUT):
             raise ConfigError(f"agent {self.agent.name!r} takes no text; give it AgentCapability.TEXT_INPUT")
         await self._command("text", text=text)
@@ -442,8 +434,7 @@ class RealtimeSession:
 
         It can be interrupted as any answer, or not with `interruptible=False`: see `respond()`.
         """
-        _check_said("say()", text)
-        self._check_answers("say()")
+        self._check_answers("say()", text)
         await self._command("say", text=text, interruptible=interruptible)
 
     async def update_agent(self, agent: RealtimeAgent) -> None:
@@ -463,7 +454,9 @@ class RealtimeSession:
         """The call does not run; the model is told so, and the reason. False when it does not wait, or no more."""
         return (await self._command("reject", call_id=call_id, text=reason)).in_time
 
-    def _check_answers(self, what: str) -> None:
+    def _check_answers(self, what: str, text: str | None = None) -> None:
+        if text is not None and not text.strip():
+            raise ConfigError(f"{what} needs words; the text is empty")
         if self.agent.transcribes_only:
             raise ConfigError(
                 f"{what}: agent {self.agent.name!r} only transcribes; give it VOICE_OUTPUT or TEXT_OUTPUT"
@@ -488,11 +481,6 @@ class RealtimeSession:
         if command.refused is not None:
             raise command.refused
         return command
-
-
-def _check_said(what: str, text: str) -> None:
-    if not text.strip():
-        raise ConfigError(f"{what} needs words; the text is empty")
 
 
 def _cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
