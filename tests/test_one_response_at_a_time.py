@@ -1,5 +1,5 @@
-"""Whatever is asked for, and whenever: one response at a time is made, no user hears of a collision, and nothing that was
-asked for is lost.
+"""Whatever is asked for, and whenever: one response at a time is made, no user hears of a collision, and nothing that
+was asked for is lost.
 
 Against the scripted server, which refuses a second response as OpenAI's does, over a link that takes its time.
 """

@@ -72,7 +72,7 @@ async def test_other_tools_are_offered_from_one_call_to_the_next(autojump_clock:
 
     async with executor(first) as on:
         on.call(first)
-        on.send.send_nowait(OfferTools([second], RealtimeAgent(name="Bert")))
+        on.send.send_nowait(OfferTools(0, [second], RealtimeAgent(name="Bert")))
         on.call(second)
         told = {(await on.next_result()).output, (await on.next_result()).output}
         assert told == {"first for None", "second for Bert"}

@@ -29,11 +29,12 @@ from typing import TYPE_CHECKING, Generic, Literal, TypeAlias, TypeVar
 import attrs
 import trio
 
-from trio_voice.errors import SessionEnded
+from trio_voice.errors import ConfigError, SessionEnded
 from trio_voice.events import PROTOCOL_EVENTS, DeviceLost, DeviceRestored, ResponseAudio, SessionEvent
 from trio_voice.tool_items import ToolNews
 
 if TYPE_CHECKING:
+    from trio_voice.agent import RealtimeAgent
     from trio_voice.playback_buffer import ItemPosition
     from trio_voice.protocol import ClientEvent, RemoteProtocolError, ServerEvent, UnknownEvent
     from trio_voice.utterances import SentAudio
@@ -208,7 +209,19 @@ class VoiceHeard:
 
 
 CommandName: TypeAlias = Literal[
-    "listen", "stop_listening", "pause", "resume", "mute", "unmute", "interrupt", "respond", "text", "approve", "reject"
+    "listen",
+    "stop_listening",
+    "pause",
+    "resume",
+    "mute",
+    "unmute",
+    "interrupt",
+    "respond",
+    "text",
+    "say",
+    "agent",
+    "approve",
+    "reject",
 ]
 
 
@@ -220,13 +233,12 @@ class Command:
     text: str = ""
     instructions: str | None = None
     interruptible: bool = True
-    call_id: str = ""
-    """Of the tool's call that is approved or rejected."""
+    call_id: str = ""  # of the tool's call that is approved or rejected
+    agent: RealtimeAgent | None = None
     done: trio.Event = attrs.Factory(trio.Event)
-    lost: bool = False
-    """The session ended first."""
-    in_time: bool = False
-    """It was about a call that waited for it."""
+    lost: bool = False  # the session ended first
+    refused: ConfigError | None = None  # why it was not carried out
+    in_time: bool = False  # it was about a call that waited for it
 
 
 DeviceNews: TypeAlias = DeviceLost | DeviceRestored

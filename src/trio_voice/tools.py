@@ -66,7 +66,7 @@ async def run(
     with results:
         async with trio.open_nursery() as nursery:
             executor = _Executor(results, nursery, context, approver)
-            executor.offered(OfferTools(tools, agent))
+            executor.offered(OfferTools(0, tools, agent))
             async for item in inbox:
                 match item:
                     case RunTool():
@@ -161,8 +161,8 @@ class _Executor:
     nursery: trio.Nursery
     session_context: Any
     approver: Approver | None
-    tools: dict[str, AgentTool] = attrs.Factory(dict)
-    agent: RealtimeAgent | None = None
+    offers: list[OfferTools] = attrs.Factory(list)
+    """Of each agent so far: a call is for the tools of the one that was in charge in its turn."""
     calls: dict[str, _Call] = attrs.Factory(dict)
     """By call id, those that have not been answered."""
     cancelled_turn: int = 0
@@ -177,7 +177,7 @@ class _Executor:
     # --- what the conversation says: synchronous, in its order ------------------------------------
 
     def offered(self, item: OfferTools) -> None:
-        self.tools, self.agent = {tool.name: tool for tool in item.tools}, item.agent
+        self.offers.append(item)
 
     def cancel(self, turn: int) -> None:
         self.cancelled_turn = max(self.cancelled_turn, turn)
@@ -198,9 +198,11 @@ class _Executor:
     def take(self, asked: RunTool) -> None:
         """A call: whether it may begin, and after which others, is decided before the next item is looked at."""
         offer(self.results, ToolStarted(asked.turn, asked.call_id, asked.tool, asked.arguments))
-        tool = self.tools.get(asked.tool)
+        offer_then = next(item for item in reversed(self.offers) if asked.turn > item.after_turn or not item.after_turn)
+        tools = {tool.name: tool for tool in offer_then.tools}
+        tool = tools.get(asked.tool)
         if tool is None:
-            failure = f"there is no tool {asked.tool!r}; there are: {', '.join(sorted(self.tools)) or 'none'}"
+            failure = f"there is no tool {asked.tool!r}; there are: {', '.join(sorted(tools)) or 'none'}"
             self._send(asked, {"error": failure}, failed=True)
             return
         call = self.calls[asked.call_id] = _Call(asked, tool, trio.current_time())
@@ -209,7 +211,7 @@ class _Executor:
             asked.call_id,
             tool.name,
             asked.turn,
-            self.agent,
+            offer_then.agent,
             tell=partial(self._progress, call),
             thread=partial(self._in_thread, call),
         )

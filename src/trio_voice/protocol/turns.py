@@ -12,7 +12,6 @@ import attrs
 from msgspec import UNSET
 
 from trio_voice.protocol.client_events import ResponseCreate
-from trio_voice.protocol.responses import ResponseConfig
 from trio_voice.protocol.server_events import ResponseCreated, ResponseDone
 
 REMEMBERED_TURNS = 64
@@ -107,19 +106,28 @@ class ResponseArbiter:
             self._sent = None
 
     @property
+    def sent(self) -> ResponseCreate | None:
+        """The request on its way, or the one that the response under way was asked for with."""
+        return self._sent
+
+    @property
     def sent_id(self) -> str:
         """The id of the request on its way, where it carries one of ours."""
         return (self._sent.event_id or "") if self._sent is not None else ""
 
     @property
-    def sent_config(self) -> ResponseConfig | None:
-        """What the request on its way asks for beyond the session's settings."""
-        return (self._sent.response or None) if self._sent is not None else None
-
-    @property
     def marked_due(self) -> bool:
         """A request with an id of ours is on its way, or waits."""
         return (self.asked and bool(self.sent_id)) or any(waiting.event_id for waiting in self._waiting)
+
+    def forget(self, request: ResponseCreate) -> None:
+        """It waits, and is not wanted any more."""
+        self._waiting = deque(waiting for waiting in self._waiting if waiting is not request)
+
+    def unanswered(self, *, unheard: bool) -> list[ResponseCreate]:
+        """What was asked for and is not answered; with `unheard`, what the response under way was asked for too."""
+        on_its_way = self._sent is not None and (self.asked or (self.active and unheard))
+        return [*([self._sent] if self._sent is not None and on_its_way else []), *self._waiting]
 
     def on_connection_lost(self) -> None:
         self.active, self.asked = False, False
