@@ -12,11 +12,11 @@ from trio.testing import MockClock
 
 from kit import RATE_HZ, Call, Peer, call, call_peer
 from trio_voice import RealtimeAgent, ToolContext, events, tool
-from trio_voice.asking import VERBATIM
 from trio_voice.function_tools import FunctionTool
 from trio_voice.protocol.server_events import ResponseOutputItemDone
+from trio_voice.protocol.verbatim import verbatim
 from trio_voice.server.brain import ResponseRequest
-from trio_voice.server.scripted import Call as Calls, Say, ScriptedBrain, Step, marked_samples
+from trio_voice.server.scripted import VERBATIM_TURN, Call as Calls, Say, ScriptedBrain, Step, marked_samples
 
 LONG_S = 8
 
@@ -143,7 +143,7 @@ async def test_progress_is_said_aloud_and_the_result_afterwards(autojump_clock: 
         await trio.sleep(5)
         return "found"
 
-    brain = ScriptedBrain([Calls("search"), Say("Still looking.", 500), Say("Found.", 500)])
+    brain = ScriptedBrain([Calls("search"), Say("Found.", 500)])
     async with call(brain, RealtimeAgent(tools=[search]), context="shoes") as on:
         assert on.session.context == "shoes"
         await on.session.send_text("Shoes?")
@@ -151,9 +151,9 @@ async def test_progress_is_said_aloud_and_the_result_afterwards(autojump_clock: 
         assert (progress.tool, progress.text) == ("search", "Still looking for shoes.")
         await on.next(events.PlaybackEnd)
         await on.next(events.PlaybackEnd)
-        assert on.turns_heard() == [1, 2]
+        assert on.turns_heard() == [1, VERBATIM_TURN]
     said = brain.requests[1]
-    assert (said.instructions, said.tool_choice) == (VERBATIM + "Still looking for shoes.", "none")
+    assert (said.instructions, said.tool_choice) == (verbatim("Still looking for shoes."), "none")
     assert sum(outputs_of(brain.requests[2]).values()) == 1
 
 
@@ -163,7 +163,7 @@ async def test_a_result_is_told_though_progress_was_being_said_when_it_came(auto
     @tool(result="silent")
     async def search(context: ToolContext[Any]) -> str:
         await trio.sleep(1)
-        context.progress("Still looking.")
+        context.progress("Still looking, it takes a while.")
         await trio.sleep(0.5)
         return "found"
 
@@ -171,11 +171,11 @@ async def test_a_result_is_told_though_progress_was_being_said_when_it_came(auto
     async def quick() -> str:
         return "quick"
 
-    brain = ScriptedBrain([[Calls("search"), Calls("quick")], Say("Still looking.", 2000), Say("Found.", 500)])
+    brain = ScriptedBrain([[Calls("search"), Calls("quick")], Say("Found.", 500)])
     async with call(brain, RealtimeAgent(tools=[search, quick])) as on:
         await on.session.send_text("Shoes?")
         await trio.sleep(10)
-        assert on.turns_heard() == [1, 2]
+        assert on.turns_heard() == [1, VERBATIM_TURN]
     assert len(brain.requests) == 3
 
 
