@@ -179,7 +179,6 @@ def _is_request(event: events.SessionEvent) -> bool:
 def run(seed: int, plan: Sequence[tuple[str, float]], lags_s: Sequence[float]) -> tuple[Model, Ended]:
     model = Model(seed)
     ended = trio.run(hold, model, plan, lags_s, clock=MockClock(autojump_threshold=0))
-    note(f"refused {min(ended.refusals, 3)} times")
     reported = [event for event in ended.seen if isinstance(event, events.ErrorReported)]
     assert [event.message for event in reported] == [], "no collision, and nothing else either"
     for request in ended.brain.requests[-1:]:
@@ -214,6 +213,7 @@ def test_no_schedule_makes_a_collision_that_anyone_hears_of(
     seed: int, plan: list[tuple[str, float]], lags_s: list[float]
 ) -> None:
     _, ended = run(seed, plan, lags_s)
+    note(f"refused {min(ended.refusals, 3)} times")
     texts = [f"Text {number}." for number, (act, _) in enumerate(plan) if act == "text"]
     known = [item.text for item in ended.brain.requests[-1].items if item.role == "user"] if texts else []
     assert sorted(text for text in known if text.startswith("Text")) == sorted(texts), "each is in the conversation"
