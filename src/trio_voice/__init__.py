@@ -26,7 +26,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from trio_voice.voice_agent import VoiceAgent as VoiceAgent
     from trio_voice.agent import RealtimeAgent as RealtimeAgent
-    from trio_voice.agent_tool import AgentTool as AgentTool, ToolContext as ToolContext, silent as silent
     from trio_voice.agent_settings import (
         Filler as Filler,
         IdlePrompts as IdlePrompts,
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
         RetentionRatio as RetentionRatio,
         Tracing as Tracing,
     )
+    from trio_voice.agent_tool import AgentTool as AgentTool, ToolContext as ToolContext, silent as silent
     from trio_voice.function_tools import FunctionTool as FunctionTool, tool as tool
     from trio_voice.session import RealtimeSession as RealtimeSession
     from trio_voice.config import (
@@ -67,8 +67,8 @@ if TYPE_CHECKING:
 _PUBLIC = {
     "voice_agent": ("VoiceAgent",),
     "agent": ("RealtimeAgent",),
-    "agent_tool": ("AgentTool", "ToolContext", "silent"),
     "agent_settings": ("Filler", "IdlePrompts", "Prompt", "RetentionRatio", "Tracing"),
+    "agent_tool": ("AgentTool", "ToolContext", "silent"),
     "function_tools": ("FunctionTool", "tool"),
     "session": ("RealtimeSession",),
     "config": (

@@ -233,12 +233,16 @@ class Command:
     text: str = ""
     instructions: str | None = None
     interruptible: bool = True
-    call_id: str = ""  # of the tool's call that is approved or rejected
     agent: RealtimeAgent | None = None
+    call_id: str = ""
+    """Of the tool's call that is approved or rejected."""
     done: trio.Event = attrs.Factory(trio.Event)
-    lost: bool = False  # the session ended first
-    refused: ConfigError | None = None  # why it was not carried out
-    in_time: bool = False  # it was about a call that waited for it
+    lost: bool = False
+    """The session ended first."""
+    refused: ConfigError | None = None
+    """Why it was not carried out."""
+    in_time: bool = False
+    """It was about a call that waited for it."""
 
 
 DeviceNews: TypeAlias = DeviceLost | DeviceRestored

@@ -362,10 +362,11 @@ class _Conductor:
     def _server_event(self, turn: int | None, event: ServerEvent | UnknownEvent | RemoteProtocolError) -> None:
         if self.outbox.fan_out.wants_protocol:
             self.outbox.emit(events.ServerEventReceived(at=self.outbox.now, event=event))
-        begun = turn is not None and self.answers.begun(turn, event, self.epoch)
-        if begun and not (self.answers.speaking is not None and self.answers.speaking.is_verbatim):
-            self.tools.ledger.response_began()
-            self.resumption.response_owed = False
+        if turn is not None and self.answers.begun(turn, event, self.epoch):
+            is_verbatim = self.answers.speaking is not None and self.answers.speaking.is_verbatim
+            if not is_verbatim:  # words of our own tell nothing of what is awaited
+                self.resumption.response_owed = False
+                self.tools.ledger.response_began()
         self.in_charge.has_spoken |= isinstance(event, VOICE)
         if isinstance(event, on.ResponseOutputAudioDelta):  # first: by far the most frequent
             if turn is not None and turn > self.barge_in.floor and self.outbox.fan_out.wants_audio:

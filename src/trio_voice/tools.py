@@ -161,12 +161,12 @@ class _Executor:
     nursery: trio.Nursery
     session_context: Any
     approver: Approver | None
-    offers: list[OfferTools] = attrs.Factory(list)
-    """Of each agent so far: a call is for the tools of the one that was in charge in its turn."""
     calls: dict[str, _Call] = attrs.Factory(dict)
     """By call id, those that have not been answered."""
     cancelled_turn: int = 0
     """Turns at or below it were interrupted: a call of theirs whose task has yet to run must not begin."""
+    offers: list[OfferTools] = attrs.Factory(list)
+    """Of each agent so far: a call is for the tools of its turn."""
     lines: dict[str, _Line] = attrs.Factory(dict)
     """By the name of the tool."""
     free_threads: trio.CapacityLimiter = attrs.Factory(lambda: trio.CapacityLimiter(MAX_THREADS))
@@ -178,6 +178,9 @@ class _Executor:
 
     def offered(self, item: OfferTools) -> None:
         self.offers.append(item)
+
+    def _offer_of(self, turn: int) -> OfferTools:
+        return next((offer for offer in reversed(self.offers) if turn > offer.after_turn), self.offers[0])
 
     def cancel(self, turn: int) -> None:
         self.cancelled_turn = max(self.cancelled_turn, turn)
@@ -198,8 +201,8 @@ class _Executor:
     def take(self, asked: RunTool) -> None:
         """A call: whether it may begin, and after which others, is decided before the next item is looked at."""
         offer(self.results, ToolStarted(asked.turn, asked.call_id, asked.tool, asked.arguments))
-        offer_then = next(item for item in reversed(self.offers) if asked.turn > item.after_turn or not item.after_turn)
-        tools = {tool.name: tool for tool in offer_then.tools}
+        offered = self._offer_of(asked.turn)
+        tools = {tool.name: tool for tool in offered.tools}
         tool = tools.get(asked.tool)
         if tool is None:
             failure = f"there is no tool {asked.tool!r}; there are: {', '.join(sorted(tools)) or 'none'}"
@@ -211,7 +214,7 @@ class _Executor:
             asked.call_id,
             tool.name,
             asked.turn,
-            offer_then.agent,
+            offered.agent,
             tell=partial(self._progress, call),
             thread=partial(self._in_thread, call),
         )
