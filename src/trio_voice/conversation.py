@@ -216,6 +216,7 @@ class _Conductor:
                 self.outbox.emit(events.PlaybackStart(at=self.outbox.now, turn=turn))
             case TurnPlayed():
                 self.answers.played(item)
+                self._speak_of_tools()
             case Interrupted():
                 self.barge_in.silenced(item, self.answers.speaking)
                 self.commands.carry_out_postponed()
@@ -461,5 +462,5 @@ class _Conductor:
         if ledger.owed and not ledger.running:
             ledger.response_asked()
             self.asking.respond(ResponseCreate())
-        elif (progress := self.tools.due_progress()) is not None:
+        elif self.view.phase is not SessionState.RESPONDING and (progress := self.tools.due_progress()) is not None:
             self.asking.fill(progress)

@@ -41,7 +41,7 @@ from trio_voice.config import (
 from trio_voice.conversation_view import ConversationView
 from trio_voice.device_recovery import DeviceRecovery
 from trio_voice.echo import EchoGate, PlaybackReference
-from trio_voice.errors import ConfigError, SessionEnded
+from trio_voice.errors import ConfigError, SessionEnded, cause_of
 from trio_voice.events import EVENT_NAMES, PROTOCOL_EVENTS, Disconnected, ResponseAudio, SessionEvent
 from trio_voice.frame_filters import FrameFilter
 from trio_voice.logs import log
@@ -247,7 +247,7 @@ class RealtimeSession:
                 yield
                 await self.disconnect()
         except BaseExceptionGroup as group:
-            raise _cause(group) from None
+            raise cause_of(group) from None
 
     async def disconnect(self) -> None:
         """End the session; the body of `async with` goes on. Takes at most about a second, whatever the peer does."""
@@ -481,15 +481,3 @@ class RealtimeSession:
         if command.refused is not None:
             raise command.refused
         return command
-
-
-def _cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The one error in a group of one, however deep; else the group.
-
-    A method that was waiting when the session broke has raised `SessionEnded`: that follows from the error that broke
-    it, and would only hide it.
-    """
-    error: BaseException = group.split(SessionEnded)[1] or group
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error
