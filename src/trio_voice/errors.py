@@ -45,3 +45,7 @@ class SessionEnded(TrioVoiceError):
 
 class EngineMissing(TrioVoiceError):
     """A part of the offline speech stack is not installed; the message says how to get it."""
+
+
+class McpServerError(TrioVoiceError):
+    """An MCP server did not start, or could not do what it was called for."""

@@ -1,0 +1,105 @@
+"""Tools of local MCP servers, as the executor and the model see them: a call goes to the server's task by a channel.
+
+    tool executor ── McpCall ──> the server's task (`mcp_client.run`) ── McpTools ──> conversation
+
+Actor ring: no import of the mcp package. The invariant: each call is answered, by the server or by its loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import attrs
+import trio
+
+from trio_voice.errors import McpServerError
+from trio_voice.function_tools import AgentTool
+from trio_voice.mcp_servers import ListedTool, McpServer, offered_name
+from trio_voice.protocol.items import Tool
+
+CALLS_CAPACITY = 64
+
+
+@attrs.define(eq=False)
+class McpCall:
+    """A call for the server's task. `answered` is set once; `failed`: `output` says why."""
+
+    tool: str
+    """As the server names it."""
+    arguments: str
+    output: str = ""
+    failed: bool = False
+    answered: trio.Event = attrs.Factory(trio.Event)
+    scope: trio.CancelScope = attrs.Factory(trio.CancelScope)
+    """Of the request to the server; whoever gives the call up cancels it."""
+
+    def answer(self, output: str, *, failed: bool = False) -> None:
+        """The first answer counts."""
+        if not self.answered.is_set():
+            self.output, self.failed = output, failed
+            self.answered.set()
+
+
+@attrs.frozen
+class McpTools:
+    """News of a local server: the tools that it has now. `failure`: it is gone, and is being started again."""
+
+    server: McpServer
+    tools: tuple[ListedTool, ...] = ()
+    failure: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class McpTool(AgentTool):
+    """One tool of a local server."""
+
+    listed: ListedTool
+    calls: trio.MemorySendChannel[McpCall] = attrs.field(eq=False, repr=False)
+
+    def wire_tool(self) -> Tool:
+        return Tool(name=self.name, description=self.description, parameters=self.parameters)
+
+    async def call(self, context: Any, arguments: str) -> str:
+        """Raises: `McpServerError` with what the server said, or why it did not answer."""
+        call = McpCall(self.listed.name, arguments)
+        try:
+            self.calls.send_nowait(call)
+        except trio.WouldBlock:
+            raise McpServerError("too many calls of this server are waiting; try again later") from None
+        try:
+            await call.answered.wait()
+        finally:
+            call.scope.cancel()
+        if call.failed:
+            raise McpServerError(call.output)
+        return call.output
+
+
+@attrs.define(eq=False)
+class McpToolbox:
+    """Which tools the local servers of a session have at present. Each server's task writes its own; others read."""
+
+    calls: dict[McpServer, trio.MemorySendChannel[McpCall]] = attrs.Factory(dict)
+    listed: dict[McpServer, tuple[ListedTool, ...]] = attrs.Factory(dict)
+
+    def tools_for(self, servers: Iterable[McpServer], taken: Iterable[str]) -> tuple[McpTool, ...]:
+        """The tools of `servers`, in their order, under names that are not `taken`."""
+        names, tools = set(taken), []
+        for server in servers:
+            for listed in self.listed.get(server, ()):
+                name = offered_name(listed.name, server.name, names)
+                if name is None:
+                    continue
+                names.add(name)
+                tools.append(
+                    McpTool(
+                        name=name,
+                        description=listed.description,
+                        parameters=listed.parameters,
+                        timeout_s=server.timeout_s,
+                        listed=listed,
+                        calls=self.calls[server],
+                    )
+                )
+        return tuple(tools)
