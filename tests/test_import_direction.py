@@ -21,7 +21,7 @@ ACTOR_MODULES = {
     "channels", "capture", "uplink", "downlink", "conversation", "playback", "tools", "supervisor", "session",
     "journal", "voice_agent", "barge_in", "device_recovery",
     "tool_calls",
-    "conversation_view",
+    "conversation_view", "answers", "commands",
     "microphone_gate",
     "liveness", "outbox", "user_turn", "asking", "resumption", "transcripts", "__init__",
 }  # fmt: skip

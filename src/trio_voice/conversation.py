@@ -15,11 +15,11 @@ import trio
 
 from trio_voice import events
 from trio_voice.agent import RealtimeAgent
-from trio_voice.asking import Asking, failure_of
-from trio_voice.barge_in import BargeIn, Cause, Speaking
+from trio_voice.answers import Answers
+from trio_voice.asking import Asking
+from trio_voice.barge_in import BargeIn
 from trio_voice.channels import (
     Command,
-    EndTurn,
     EventFanOut,
     FromServer,
     InboxItem,
@@ -36,6 +36,7 @@ from trio_voice.channels import (
     VoiceHeard,
     at_hand,
 )
+from trio_voice.commands import Commands
 from trio_voice.config import SessionState
 from trio_voice.conversation_view import ConversationView
 from trio_voice.errors import ConfigError
@@ -87,8 +88,8 @@ async def run(
     try:
         with inbox:
             while True:
-                item = await _receive(inbox, conductor.user.judge.deadline)
-                conductor.take(item) if item is not None else conductor.user.look()
+                item = await _receive(inbox, conductor.deadline)
+                conductor.take(item) if item is not None else conductor.look()
                 for waiting in at_hand(inbox):
                     conductor.take(waiting)
     except trio.EndOfChannel:
@@ -121,40 +122,47 @@ class _Conductor:
     """Of the connection that is listened to."""
     successor: LinkUp | None = None
     """A connection that is to take its place."""
-    arbiter: ResponseArbiter = attrs.Factory(ResponseArbiter)
-    speaking: Speaking | None = None
-    aside: set[int] = attrs.Factory(set)
-    """Responses out of band: they say nothing in this conversation."""
-    cancel_when_created: bool = False
-    """Interrupted by command before the answer began. Cleared when the user says something new."""
     configured_epoch: int = 0
     """The newest connection whose server has taken the configuration."""
-    postponed: list[Command] = attrs.Factory(list)
-    """What the application asked for when it could not be; each caller waits, so they are as many as the callers."""
 
+    arbiter: ResponseArbiter = attrs.Factory(ResponseArbiter)
     asking: Asking = attrs.field(init=False)
+    answers: Answers = attrs.field(init=False)
     user: UserTurn = attrs.field(init=False)
+    commands: Commands = attrs.field(init=False)
     resumption: Resumption = attrs.field(init=False)
     transcripts: Transcripts = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.asking = Asking(self.outbox, self.view, self.arbiter, self.detection)
-        self.user = UserTurn(
-            self.outbox,
-            self.view,
+        outbox, view, barge_in, microphone = self.outbox, self.view, self.barge_in, self.microphone
+        self.asking = Asking(outbox, view, self.arbiter, self.detection)
+        self.answers = Answers(outbox, view, barge_in, microphone, self.asking, self.arbiter)
+        self.user = self.answers.user = UserTurn(
+            outbox,
+            view,
             self.agent,
-            self.barge_in,
-            self.microphone,
+            barge_in,
+            microphone,
             self.detection,
-            speaking=lambda: self.speaking,
-            interrupt=self._interrupt,
+            speaking=lambda: self.answers.speaking,
+            interrupt=self.answers.interrupt,
             respond=self.asking.respond,
             judge=InterruptionJudge.for_detection(self.agent.interruption, self.agent.turn_detection),
         )
-        self.transcripts = Transcripts(self.outbox, self.view.history, self.user)
+        self.commands = Commands(outbox, view, barge_in, microphone, self.asking, self.answers, self.user)
+        self.transcripts = Transcripts(outbox, view.history, self.user)
         self.resumption = Resumption(
-            self.outbox, self.view, self.barge_in, self.microphone, self.tools.ledger, self.utterances, self.arbiter
+            outbox, view, barge_in, microphone, self.tools.ledger, self.utterances, self.arbiter
         )
+
+    @property
+    def deadline(self) -> float:
+        """When to `look`, unless something comes before."""
+        return self.user.judge.deadline
+
+    def look(self) -> None:
+        """The deadline has come."""
+        self.user.look()
 
     # --- dispatch ---------------------------------------------------------------------------------
 
@@ -174,10 +182,10 @@ class _Conductor:
                 self.view.tracker.agent_heard(self.outbox.now)
                 self.outbox.emit(events.PlaybackStart(at=self.outbox.now, turn=turn))
             case TurnPlayed():
-                self._turn_played(item)
+                self.answers.played(item)
             case Interrupted():
-                self.barge_in.silenced(item, self.speaking)
-                self._carry_out_postponed()
+                self.barge_in.silenced(item, self.answers.speaking)
+                self.commands.carry_out_postponed()
             case ToolStarted():
                 self.tools.started(item)
             case ToolResult():
@@ -186,7 +194,7 @@ class _Conductor:
             case VoiceHeard(change):
                 self.user.voice_heard(change)
             case Command():
-                self._command(item)
+                self.commands.carry_out(item)
             case events.DeviceLost() | events.DeviceRestored():
                 self.outbox.emit(item)
             case _:
@@ -200,7 +208,8 @@ class _Conductor:
 
     @property
     def _turn_in_progress(self) -> bool:
-        speaking = self.speaking is not None and not (self.speaking.done and self.speaking.played)
+        answer = self.answers.speaking
+        speaking = answer is not None and not (answer.done and answer.played)
         processing = self.view.phase is SessionState.PROCESSING
         holding = self.utterances.push_to_talk and self.microphone.listening
         listening = self.user.is_speaking or holding
@@ -255,15 +264,11 @@ class _Conductor:
 
     def _connection_gone(self) -> None:
         """Note what the user still waits for; what was under way will not be finished."""
-        self.resumption.take_stock(self.speaking)
-        self.arbiter.on_connection_lost()
-        self.cancel_when_created = False
+        self.resumption.take_stock(self.answers.speaking)
+        self.answers.connection_gone()
         self.user.connection_gone()
         if self.view.phase is SessionState.PROCESSING and not self.resumption.response_owed:
-            self._settle()
-        if self.speaking is not None and not self.speaking.done:
-            self.speaking.done = True
-            self.outbox.play(EndTurn(self.speaking.turn))
+            self.answers.settle()
 
     def _configured(self, session_id: str) -> None:
         resumed = self.configured_epoch > 0
@@ -284,9 +289,9 @@ class _Conductor:
             self.microphone.set()
 
     def _resume_conversation(self) -> None:
-        self.resumption.tell(self.speaking)
-        asked = bool(self.postponed)
-        self._carry_out_postponed()
+        self.resumption.tell(self.answers.speaking)
+        asked = bool(self.commands.postponed)
+        self.commands.carry_out_postponed()
         if self.resumption.response_owed and not asked:
             self.asking.respond(ResponseCreate())
         self.resumption.response_owed = False
@@ -297,8 +302,8 @@ class _Conductor:
     def _server_event(self, turn: int | None, event: ServerEvent | UnknownEvent | RemoteProtocolError) -> None:
         if self.outbox.fan_out.wants_protocol:
             self.outbox.emit(events.ServerEventReceived(at=self.outbox.now, event=event))
-        if turn is not None:
-            self._notice(turn, event)
+        if turn is not None and self.answers.begun(turn, event, self.epoch):
+            self.tools.ledger.answer_owed = self.resumption.response_owed = False
         if isinstance(event, on.ResponseOutputAudioDelta):  # first: by far the most frequent
             if turn is not None and turn > self.barge_in.floor and self.outbox.fan_out.wants_audio:
                 self.outbox.emit(
@@ -322,7 +327,7 @@ class _Conductor:
             case RemoteProtocolError():
                 self.outbox.report(f"the server sent what is no event: {event.reason}", code=None, source="protocol")
             case on.InputAudioBufferSpeechStarted():
-                self.cancel_when_created = False
+                self.answers.cancel_when_created = False
                 self.utterances.began(event.audio_start_ms)
                 self.user.speech_started(event)
             case on.InputAudioBufferSpeechStopped():
@@ -335,11 +340,11 @@ class _Conductor:
             case on.ConversationItemInputAudioTranscriptionCompleted():
                 self.utterances.words_known(event.item_id)
                 if not event.transcript and self.view.phase is SessionState.PROCESSING:
-                    self._settle()  # a noise: no answer will come
+                    self.answers.settle()  # a noise: no answer will come
                 self._answer_if_owed()
             case on.ResponseOutputItemAdded():
-                if turn is not None and turn not in self.aside and event.item.type == "message" and event.item.id:
-                    self.barge_in.item_added(turn, event.item.id, self.speaking)
+                if turn is not None and event.item.type == "message" and event.item.id:
+                    self.answers.item_added(turn, event.item.id)
             case on.ResponseOutputAudioDone():
                 self.barge_in.complete_items.add(event.item_id)
             case on.ResponseOutputItemDone():
@@ -349,91 +354,23 @@ class _Conductor:
                     self.tools.called(turn or 0, event.item)
                     self._answer_if_owed()
             case on.ResponseDone():
-                self._response_done(turn, event)
+                if turn is not None:
+                    self.answers.done(turn, event)
+                self._answer_if_owed()
 
     def _server_error(self, event: on.ErrorEvent) -> None:
         error = event.error
         if error.event_id == f"configure_{self.epoch}" and self.configured_epoch != self.epoch:
             raise ConfigError(f"the server refused the configuration: {error.message}")
         if error.code == "conversation_already_has_active_response":
-            if self.arbiter.sent_id and self.speaking is not None:  # the response that began was not that one
-                self.user.uninterruptible.discard(self.speaking.turn)
+            if self.arbiter.sent_id and self.answers.speaking is not None:  # what began was not that one
+                self.user.uninterruptible.discard(self.answers.speaking.turn)
             self.arbiter.on_collision()
         if error.code == "input_audio_buffer_commit_empty":
             self.utterances.refused()
             self.microphone.respond_on_commit = False
         if error.code not in HARMLESS_ERRORS:
             self.outbox.report(error.message or "unknown error", code=error.code or None, source="server")
-
-    # --- responses --------------------------------------------------------------------------------
-
-    def _notice(self, turn: int, event: object) -> None:
-        """A turn begins with the first event that names it: not every server sends `response.created`."""
-        if isinstance(event, on.ResponseCreated) and event.response.conversation_id is None:
-            self.aside.add(turn)
-        newest = self.speaking.turn if self.speaking is not None else 0
-        if turn <= newest or turn in self.aside:
-            return
-        if self.asking.begins_marked:
-            self.user.uninterruptible.add(turn)
-        self.arbiter.on_created()
-        self.tools.ledger.answer_owed = self.resumption.response_owed = False
-        response_id = event.response.id or "" if isinstance(event, on.ResponseCreated) else ""
-        self.speaking = Speaking(turn, response_id, self.epoch)
-        self.view.tracker.response_began(self.outbox.now)
-        self.view.phase = SessionState.RESPONDING
-        self.outbox.fan_out.open_turn = turn
-        self.outbox.emit(events.ResponseStart(at=self.outbox.now, turn=turn, response_id=response_id))
-        if self.cancel_when_created:
-            self.cancel_when_created = False
-            self._interrupt("manual")
-
-    def _response_done(self, turn: int | None, event: on.ResponseDone) -> None:
-        response = event.response
-        if turn is None or turn in self.aside:
-            return
-        status = response.status or "completed"
-        following = self.arbiter.on_done()
-        if self.speaking is not None and self.speaking.turn == turn:
-            self.speaking.done = True
-            if not self.outbox.speaks:
-                self.barge_in.complete_items.clear()
-                self._finished(turn)
-        self.outbox.play(EndTurn(turn))
-        self.outbox.emit(
-            events.ResponseEnd(at=self.outbox.now, turn=turn, response_id=response.id or "", status=status)
-        )
-        if status == "failed":
-            self.outbox.report(
-                f"the response failed: {failure_of(response.status_details)}", code=None, source="server"
-            )
-        if following is not None:
-            self.outbox.send(following)
-        self._answer_if_owed()
-
-    def _turn_played(self, item: TurnPlayed) -> None:
-        heard_ms = sum(position.heard_ms for position in item.positions)
-        self.view.tracker.agent_played(self.outbox.now, heard_ms)
-        if heard_ms:
-            self.outbox.emit(events.PlaybackEnd(at=self.outbox.now, turn=item.turn))
-        self._finished(item.turn)
-        self.barge_in.played(item.positions, self.speaking)
-
-    def _finished(self, turn: int) -> None:
-        if self.speaking is not None and self.speaking.turn == turn:
-            self.speaking.played = True
-            if self.view.phase is SessionState.RESPONDING:
-                self._settle()
-        self.user.turn_over(turn)
-
-    def _interrupt(self, cause: Cause) -> bool:
-        reported = cause == "speech" and self.user.is_speaking
-        interrupted = self.barge_in.interrupt(self.speaking, cause, reported=reported)
-        if interrupted:
-            self.arbiter.drop_waiting(but_marked=cause == "speech")
-            self._settle()
-            self.user.silenced()
-        return interrupted
 
     # --- tools ------------------------------------------------------------------------------------
 
@@ -444,54 +381,3 @@ class _Conductor:
         if free and ledger.answer_owed and not ledger.running:
             ledger.answer_owed = False
             self.asking.respond(ResponseCreate())
-
-    # --- commands ---------------------------------------------------------------------------------
-
-    def _command(self, command: Command) -> None:
-        if command.do == "text" and self.view.connected and not self.user.uninterruptible:
-            self._interrupt("manual")
-        if command.do in ("text", "respond") and not self._may_ask:
-            self.postponed.append(command)
-            return
-        match command.do:
-            case "interrupt":
-                if not self._interrupt("manual"):
-                    self.cancel_when_created = self.arbiter.asked or self.view.phase is SessionState.PROCESSING
-                if self.barge_in.under_way:
-                    self.barge_in.waiting.append(command)
-                    return
-            case "listen":
-                self.user.pressed()
-                self.microphone.listen(True)
-            case "stop_listening":
-                self.microphone.listen(False)
-            case "mute" | "unmute":
-                self.microphone.muted = command.do == "mute"
-                self.microphone.set()
-            case "pause" | "resume":
-                self.microphone.pause(command.do == "pause")
-            case "text":
-                self.cancel_when_created = False
-                self.view.tracker.user_began(self.outbox.now)
-                self.asking.write(command.text)
-                self.view.tracker.user_ended(self.outbox.now, 0.0)
-                self.asking.respond(ResponseCreate())
-            case "respond":
-                self.asking.speak(command.instructions, interruptible=command.interruptible)
-            case _:
-                assert_never(command.do)
-        command.done.set()
-
-    @property
-    def _may_ask(self) -> bool:
-        """There is a server, and it has been told what was heard of the answer before."""
-        return self.view.connected and not self.barge_in.under_way
-
-    def _carry_out_postponed(self) -> None:
-        postponed, self.postponed = self.postponed, []
-        for command in postponed:
-            self._command(command)
-
-    def _settle(self) -> None:
-        """Nobody speaks, and nothing is awaited."""
-        self.view.phase = SessionState.LISTENING if self.microphone.listening else SessionState.CONNECTED

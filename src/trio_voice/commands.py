@@ -1,0 +1,82 @@
+"""What the application asks of the conversation, carried out: at once, or as soon as it can be.
+
+A part of the conversation's step, synchronous. The invariant: each command is carried out once, and its caller waits
+until then.
+"""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+import attrs
+
+from trio_voice.answers import Answers
+from trio_voice.asking import Asking
+from trio_voice.barge_in import BargeIn
+from trio_voice.channels import Command
+from trio_voice.config import SessionState
+from trio_voice.conversation_view import ConversationView
+from trio_voice.microphone_gate import MicrophoneGate
+from trio_voice.outbox import Outbox
+from trio_voice.protocol import ResponseCreate
+from trio_voice.user_turn import UserTurn
+
+
+@attrs.define(eq=False)
+class Commands:
+    outbox: Outbox
+    view: ConversationView
+    barge_in: BargeIn
+    microphone: MicrophoneGate
+    asking: Asking
+    answers: Answers
+    user: UserTurn
+    postponed: list[Command] = attrs.Factory(list)
+    """What was asked for when it could not be; each caller waits, so they are as many as the callers."""
+
+    def carry_out(self, command: Command) -> None:
+        if command.do == "text" and self.view.connected and not self.user.uninterruptible:
+            self.answers.interrupt("manual")
+        if command.do in ("text", "respond") and not self._may_ask:
+            self.postponed.append(command)
+            return
+        match command.do:
+            case "interrupt":
+                if not self.answers.interrupt("manual"):
+                    awaited = self.answers.arbiter.asked or self.view.phase is SessionState.PROCESSING
+                    self.answers.cancel_when_created = awaited
+                if self.barge_in.under_way:
+                    self.barge_in.waiting.append(command)
+                    return
+            case "listen":
+                self.user.pressed()
+                self.microphone.listen(True)
+            case "stop_listening":
+                self.microphone.listen(False)
+            case "mute" | "unmute":
+                self.microphone.muted = command.do == "mute"
+                self.microphone.set()
+            case "pause" | "resume":
+                self.microphone.pause(command.do == "pause")
+            case "text":
+                self.answers.cancel_when_created = False
+                self.view.tracker.user_began(self.outbox.now)
+                self.asking.write(command.text)
+                self.view.tracker.user_ended(self.outbox.now, 0.0)
+                self.asking.respond(ResponseCreate())
+            case "respond":
+                self.asking.speak(command.instructions, interruptible=command.interruptible)
+            case _:
+                assert_never(command.do)
+        command.done.set()
+
+    def carry_out_postponed(self) -> None:
+        """Something has changed: perhaps it can be done now."""
+        postponed, self.postponed = self.postponed, []
+        for command in postponed:
+            self.carry_out(command)
+
+    @property
+    def _may_ask(self) -> bool:
+        """There is a server, and it has been told what was heard of the answer before."""
+        return self.view.connected and not self.barge_in.under_way
