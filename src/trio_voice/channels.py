@@ -31,6 +31,7 @@ import trio
 
 from trio_voice.errors import SessionEnded
 from trio_voice.events import PROTOCOL_EVENTS, DeviceLost, DeviceRestored, ResponseAudio, SessionEvent
+from trio_voice.mcp_tools import McpTools
 
 if TYPE_CHECKING:
     from trio_voice.playback_buffer import ItemPosition
@@ -281,6 +282,7 @@ InboxItem: TypeAlias = (
     | VoiceHeard
     | Command
     | DeviceNews
+    | McpTools
 )
 
 

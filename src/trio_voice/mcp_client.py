@@ -1,7 +1,8 @@
 """One local MCP server of a session: connected, asked for its tools, called, and connected again when it fails.
 
-Edge, at the side of the signal path; the only import of the mcp package, which the extra `[mcp]` installs. The package's
-contexts are cancel scopes, so each connection is entered and left in one task, and its calls run in tasks beside it.
+Edge, beside the signal path; with `mcp_process.py` the only import of the mcp package, which the extra `[mcp]`
+installs. The package's contexts are cancel scopes, so each connection is entered and left in one task, and its calls
+run in tasks beside it.
 The invariant: whatever the server does, each call is answered and the session goes on.
 """
 
@@ -190,7 +191,9 @@ class _Keeper:
     async def hand_out(self, calls: trio.MemoryReceiveChannel[McpCall]) -> None:
         async for call in calls:
             if self._open is None:
-                call.answer(f"the MCP server {self.server.name!r} is not running; it is being started again", failed=True)
+                call.answer(
+                    f"the MCP server {self.server.name!r} is not running; it is being started again", failed=True
+                )
             else:
                 life, client, nursery = self._open
                 nursery.start_soon(self._call, life, client, call)
@@ -214,7 +217,7 @@ class _Keeper:
         except Exception as error:  # of the network, or a result that is not what the tool's schema promises
             call.answer(f"the call failed: {type(error).__name__}: {error}", failed=True)
         finally:
-            lost = life.reason or "the session ended"
+            lost = life.reason or "the connection was lost"
             call.answer(
                 f"the MCP server {self.server.name!r} was lost before it answered ({lost}); it may have done what it "
                 "was asked to do",
@@ -227,7 +230,9 @@ async def _all_tools(client: Client) -> list[ListedTool]:
     cursor: str | None = None
     for _ in range(MOST_PAGES):
         page = await client.list_tools(cursor=cursor)
-        tools += [ListedTool(tool.name, tool.description or tool.title or tool.name, tool.input_schema) for tool in page.tools]
+        tools += [
+            ListedTool(tool.name, tool.description or tool.title or tool.name, tool.input_schema) for tool in page.tools
+        ]
         cursor = page.next_cursor
         if cursor is None:
             break
@@ -235,7 +240,7 @@ async def _all_tools(client: Client) -> list[ListedTool]:
 
 
 def _text_of(result: Any) -> str:
-    """What the model is told of a result: its texts; a structure that they do not show, as JSON; the rest by its kind."""
+    """What the model is told: the texts; a structure that they do not show, as JSON; the rest by its kind."""
     parts = [_part(content) for content in result.content]
     structure = result.structured_content
     if structure is not None and not _shown(structure, parts):

@@ -1,7 +1,7 @@
 """A local MCP server as a process: its messages as streams, the end of what it said on stderr, and its end.
 
-Edge; the only file that starts a program. The mcp package brings a transport of its own, which does not tell why a
-server died, and gives one that does not end by itself four seconds: here it is one.
+Edge. The mcp package brings a transport of its own, which does not tell why a server died, and takes four seconds to
+end one that does not end by itself: this takes one.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ GRACE_S = 0.3
 """For a server whose stdin was closed, and again after SIGTERM."""
 KILLED_S = 0.4
 """For the system to report the end of a process that was killed."""
-KEPT_STDERR_BYTES = 4000
+KEPT_STDERR_BYTES = 1000
 LONGEST_MESSAGE_BYTES = 16 * 1024 * 1024
 
 
@@ -117,7 +117,7 @@ async def _keep_stderr(started: trio.Process, process: ServerProcess, over: trio
     assert started.stderr is not None
     with suppress(trio.BrokenResourceError):
         async for piece in started.stderr:
-            process.heard(piece)
+            process.heard(bytes(piece))
     over.set()
 
 

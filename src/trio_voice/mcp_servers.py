@@ -20,14 +20,19 @@ from trio_voice.protocol.items import Tool
 Approval: TypeAlias = Literal["always", "never"]
 CONNECTOR = re.compile(r"connector_[a-z]+")
 _LABEL = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
+_LABELS = "it is a letter and up to 63 letters, digits, _ or -"
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]")
 LONGEST_NAME = 64
 
 
 def _names(given: Iterable[str] | None) -> tuple[str, ...] | None:
     if isinstance(given, str):
-        raise ConfigError(f"a list of tool names is wanted, not the text {given!r}; write [{given!r}]")
+        raise ConfigError(f"a list is wanted, not the text {given!r}; write [{given!r}]")
     return None if given is None else tuple(given)
+
+
+def _words(given: Iterable[str]) -> tuple[str, ...]:
+    return _names(given) or ()
 
 
 def _pairs(given: Mapping[str, str] | Iterable[tuple[str, str]] | None) -> tuple[tuple[str, str], ...]:
@@ -80,7 +85,7 @@ class HostedMcpTool:
         owner = f"HostedMcpTool {self.server_label!r}"
         _require(
             bool(_LABEL.fullmatch(self.server_label)),
-            f"{owner}: a label is a letter and up to 63 letters, digits, _ or -",
+            f"{owner}: the label cannot be; {_LABELS}",
         )
         _require(
             (self.server_url is None) != (self.connector_id is None),
@@ -96,7 +101,9 @@ class HostedMcpTool:
             _require(
                 bool(self.authorization), f"{owner}: a connector needs authorization, the user's OAuth access token"
             )
-        _require(self.allowed_tools != (), f"{owner}: allowed_tools is empty; None allows all, else leave the server out")
+        _require(
+            self.allowed_tools != (), f"{owner}: allowed_tools is empty; None allows all, else leave the server out"
+        )
         wanted = self.require_approval
         if isinstance(wanted, str):
             _require(
@@ -144,13 +151,18 @@ class _LocalServer:
     """Until the server has said which tools it has. Longer, and the session does not begin."""
 
     def _check(self, owner: str) -> None:
-        _require(bool(_LABEL.fullmatch(self.name)), f"{owner}: name={self.name!r} is not a letter and up to 63 of A-Z a-z 0-9 _ -")
+        _require(
+            bool(_LABEL.fullmatch(self.name)),
+            f"{owner}: name={self.name!r} cannot be; {_LABELS}",
+        )
         _require(0 < self.timeout_s <= 3600, f"{owner}: timeout_s={self.timeout_s} is outside 0..3600; 60 is usual")
         _require(
             0 < self.start_timeout_s <= 600,
             f"{owner}: start_timeout_s={self.start_timeout_s} is outside 0..600; 15 is usual",
         )
-        _require(self.allowed_tools != (), f"{owner}: allowed_tools is empty; None allows all, else leave the server out")
+        _require(
+            self.allowed_tools != (), f"{owner}: allowed_tools is empty; None allows all, else leave the server out"
+        )
 
 
 def _label_of(text: str) -> str:
@@ -169,7 +181,7 @@ class McpServerStdio(_LocalServer):
     """
 
     command: str = attrs.field(kw_only=False)
-    args: tuple[str, ...] = attrs.field(default=(), converter=tuple, kw_only=False)
+    args: tuple[str, ...] = attrs.field(default=(), converter=_words, kw_only=False)
     env: tuple[tuple[str, str], ...] = attrs.field(default=(), converter=_pairs, repr=False, kw_only=False)
     """Added to what it inherits; a mapping will do."""
     cwd: str | None = attrs.field(default=None, converter=attrs.converters.optional(str))
@@ -178,8 +190,11 @@ class McpServerStdio(_LocalServer):
 
     def __attrs_post_init__(self) -> None:
         _require(bool(self.command), "McpServerStdio needs a command, the program that it runs")
-        for text in (self.command, *self.args, *(word for pair in self.env for word in pair)):
-            _require("\0" not in str(text), f"McpServerStdio {self.name!r}: {text!r} has a NUL, which no program takes")
+        texts = (self.command, *self.args, *(word for pair in self.env for word in pair))
+        _require(
+            not any("\0" in text for text in texts),
+            f"McpServerStdio {self.name!r}: command, args and env must be without NUL, which no program takes",
+        )
         self._check(f"McpServerStdio {self.command!r}")
 
 

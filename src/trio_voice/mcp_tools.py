@@ -13,10 +13,9 @@ from typing import Any
 import attrs
 import trio
 
+from trio_voice.agent_tool import AgentTool, ToolContext
 from trio_voice.errors import McpServerError
-from trio_voice.function_tools import AgentTool
 from trio_voice.mcp_servers import ListedTool, McpServer, offered_name
-from trio_voice.protocol.items import Tool
 
 CALLS_CAPACITY = 64
 
@@ -57,10 +56,7 @@ class McpTool(AgentTool):
     listed: ListedTool
     calls: trio.MemorySendChannel[McpCall] = attrs.field(eq=False, repr=False)
 
-    def wire_tool(self) -> Tool:
-        return Tool(name=self.name, description=self.description, parameters=self.parameters)
-
-    async def call(self, context: Any, arguments: str) -> str:
+    async def call(self, context: ToolContext[Any], arguments: str) -> str:
         """Raises: `McpServerError` with what the server said, or why it did not answer."""
         call = McpCall(self.listed.name, arguments)
         try:
@@ -98,8 +94,14 @@ class McpToolbox:
                         description=listed.description,
                         parameters=listed.parameters,
                         timeout_s=server.timeout_s,
+                        on_error=_said,
                         listed=listed,
                         calls=self.calls[server],
                     )
                 )
         return tuple(tools)
+
+
+def _said(context: ToolContext[Any], error: Exception) -> str:
+    """What the model is told of a failure: what the server said of it, without the kind of our error."""
+    return str(error)
