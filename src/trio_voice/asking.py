@@ -15,6 +15,9 @@ from trio_voice.protocol import ConversationItemCreate, Item, ResponseConfig, Re
 from trio_voice.protocol.turns import ResponseArbiter
 from trio_voice.server_detection import ServerDetection
 
+VERBATIM = "Say exactly the following text, word for word, and nothing else: "
+"""How a request for words of our own begins."""
+
 
 @attrs.define(eq=False)
 class Asking:
@@ -51,6 +54,17 @@ class Asking:
             self.outbox.send(update)
         self._marked += 1
         self.respond(ResponseCreate(event_id=f"uninterruptible_{self._marked}", response=config or ResponseConfig()))
+
+    def say(self, text: str) -> None:
+        """Ask for these words."""
+        config = ResponseConfig(instructions=VERBATIM + text, tool_choice="none")
+        self.respond(ResponseCreate(response=config))
+
+    @property
+    def verbatim(self) -> bool:
+        """The response that was asked for last is words of our own: it tells nothing of what tools found."""
+        config = self.arbiter.sent_config
+        return config is not None and str(config.instructions).startswith(VERBATIM)
 
     @property
     def begins_marked(self) -> bool:

@@ -32,6 +32,7 @@ import trio
 from trio_voice.errors import SessionEnded
 from trio_voice.events import PROTOCOL_EVENTS, DeviceLost, DeviceRestored, ResponseAudio, SessionEvent
 from trio_voice.mcp_tools import McpTools
+from trio_voice.tool_items import ToolNews
 
 if TYPE_CHECKING:
     from trio_voice.playback_buffer import ItemPosition
@@ -127,29 +128,6 @@ class Duck:
 PlaybackItem: TypeAlias = Play | Interrupt | EndTurn | Hold | Duck
 
 
-# --- conversation → tool executor -----------------------------------------------------------------
-
-
-@attrs.frozen
-class RunTool:
-    """A completed function call of `turn`."""
-
-    turn: int
-    call_id: str
-    tool: str
-    arguments: str
-
-
-@attrs.frozen
-class CancelTurn:
-    """`turn` was interrupted: end those of its tools whose policy is to be cancelled."""
-
-    turn: int
-
-
-ToolItem: TypeAlias = RunTool | CancelTurn
-
-
 # --- everyone → conversation ----------------------------------------------------------------------
 
 
@@ -224,26 +202,6 @@ class Interrupted:
 
 
 @attrs.frozen
-class ToolStarted:
-    turn: int
-    call_id: str
-    tool: str
-    arguments: str
-
-
-@attrs.frozen
-class ToolResult:
-    """`output` is the JSON text (or plain text) that the model is told."""
-
-    turn: int
-    call_id: str
-    tool: str
-    output: str
-    failed: bool
-    duration_ms: float
-
-
-@attrs.frozen
 class VoiceHeard:
     """The microphone's own detection: a voice began, has lasted for `min_speech_ms`, or ended."""
 
@@ -251,7 +209,7 @@ class VoiceHeard:
 
 
 CommandName: TypeAlias = Literal[
-    "listen", "stop_listening", "pause", "resume", "mute", "unmute", "interrupt", "respond", "text"
+    "listen", "stop_listening", "pause", "resume", "mute", "unmute", "interrupt", "respond", "text", "approve", "reject"
 ]
 
 
@@ -263,9 +221,13 @@ class Command:
     text: str = ""
     instructions: str | None = None
     interruptible: bool = True
+    call_id: str = ""
+    """Of the tool's call that is approved or rejected."""
     done: trio.Event = attrs.Factory(trio.Event)
     lost: bool = False
     """The session ended first."""
+    in_time: bool = False
+    """It was about a call that waited for it."""
 
 
 DeviceNews: TypeAlias = DeviceLost | DeviceRestored
@@ -277,8 +239,7 @@ InboxItem: TypeAlias = (
     | TurnStarted
     | TurnPlayed
     | Interrupted
-    | ToolStarted
-    | ToolResult
+    | ToolNews
     | VoiceHeard
     | Command
     | DeviceNews
