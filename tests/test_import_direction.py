@@ -16,12 +16,12 @@ CORE_MODULES = {
     "audio", "errors", "config", "events", "playback_buffer", "agent", "function_tools", "tracker",
     "agent_tool", "tool_schema", "tool_items",
     "protocol", "logs", "restart_policy", "tool_ledger", "utterances", "gain", "jitter", "tracks",
-    "interruption", "voice_activity", "frame_filters", "echo", "server_detection",
+    "interruption", "voice_activity", "frame_filters", "echo", "server_detection", "mcp_servers",
 }  # fmt: skip
 ACTOR_MODULES = {
     "channels", "capture", "uplink", "downlink", "conversation", "playback", "tools", "supervisor", "session",
     "journal", "voice_agent", "barge_in", "device_recovery",
-    "tool_calls",
+    "tool_calls", "hosted_calls", "mcp_tools",
     "conversation_view", "answers", "commands",
     "microphone_gate",
     "liveness", "outbox", "user_turn", "asking", "resumption", "transcripts", "__init__",
@@ -35,10 +35,12 @@ ONLY_IMPORTER = {
     "trio_websocket": {"wire.py", "server/listen.py"},
     "soxr": {"audio.py"},
     "pywebrtc_audio": {"devices/webrtc.py"},
+    "mcp": {"mcp_client.py", "mcp_process.py"},
+    "anyio": {"mcp_process.py"},
 }
 """One file per outside thing."""
 
-EXTRAS = ("trio_voice.devices.webrtc", "trio_voice.devices.silero")
+EXTRAS = ("trio_voice.devices.webrtc", "trio_voice.devices.silero", "trio_voice.mcp_client")
 
 MODULES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
 

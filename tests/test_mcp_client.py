@@ -24,7 +24,7 @@ from trio_voice.agent_tool import ToolContext
 from trio_voice.channels import InboxItem
 from trio_voice.errors import McpServerError
 from trio_voice.mcp_servers import McpServer, McpServerHttp, McpServerStdio
-from trio_voice.mcp_tools import McpCall, McpToolbox, McpTools
+from trio_voice.mcp_tools import McpToolbox, McpTools
 
 SERVER, RAW_SERVER = (str(Path(__file__).parent / name) for name in ("mcp_server.py", "mcp_raw_server.py"))
 
@@ -106,10 +106,9 @@ class Bench:
 async def running(server: McpServer) -> AsyncIterator[Bench]:
     """The server as a session runs it; ended as a session ends it."""
     toolbox = McpToolbox()
-    toolbox.calls[server], calls = trio.open_memory_channel[McpCall](64)
     reports, news = trio.open_memory_channel[InboxItem](100)
     async with trio.open_nursery() as nursery:
-        await nursery.start(mcp_client.run, server, calls, toolbox, reports, random.Random(0))
+        await nursery.start(mcp_client.run, server, toolbox.open(server), toolbox, reports, random.Random(0))
         yield Bench(server, toolbox, news)
         nursery.cancel_scope.cancel()
 

@@ -28,6 +28,11 @@ if TYPE_CHECKING:
     from trio_voice.agent import RealtimeAgent as RealtimeAgent
     from trio_voice.agent_tool import AgentTool as AgentTool, ToolContext as ToolContext, silent as silent
     from trio_voice.function_tools import FunctionTool as FunctionTool, tool as tool
+    from trio_voice.mcp_servers import (
+        HostedMcpTool as HostedMcpTool,
+        McpServerHttp as McpServerHttp,
+        McpServerStdio as McpServerStdio,
+    )
     from trio_voice.session import RealtimeSession as RealtimeSession
     from trio_voice.config import (
         AgentCapability as AgentCapability,
@@ -50,6 +55,7 @@ if TYPE_CHECKING:
         ConfigError as ConfigError,
         DeviceError as DeviceError,
         EngineMissing as EngineMissing,
+        McpServerError as McpServerError,
         SessionEnded as SessionEnded,
         ToolArgumentsError as ToolArgumentsError,
         ToolSchemaError as ToolSchemaError,
@@ -62,6 +68,7 @@ _PUBLIC = {
     "agent": ("RealtimeAgent",),
     "agent_tool": ("AgentTool", "ToolContext", "silent"),
     "function_tools": ("FunctionTool", "tool"),
+    "mcp_servers": ("HostedMcpTool", "McpServerHttp", "McpServerStdio"),
     "session": ("RealtimeSession",),
     "config": (
         "AgentCapability",
@@ -78,6 +85,7 @@ _PUBLIC = {
         "ConfigError",
         "DeviceError",
         "EngineMissing",
+        "McpServerError",
         "SessionEnded",
         "ToolArgumentsError",
         "ToolSchemaError",

@@ -22,6 +22,7 @@ from trio_voice.config import (
 from trio_voice.errors import ConfigError
 from trio_voice.function_tools import tool
 from trio_voice.interruption import as_told
+from trio_voice.mcp_servers import HostedMcpTool, McpServer, McpServerHttp, McpServerStdio
 from trio_voice.protocol import (
     AudioConfig,
     AudioInput,
@@ -34,8 +35,8 @@ from trio_voice.protocol import (
 )
 
 
-def _as_tools(functions: Sequence[AgentTool | Callable[..., Any]]) -> tuple[AgentTool, ...]:
-    return tuple(given if isinstance(given, AgentTool) else tool(given) for given in functions)
+def _as_tools(given: Sequence[AgentTool | HostedMcpTool | Callable[..., Any]]) -> tuple[AgentTool | HostedMcpTool, ...]:
+    return tuple(each if isinstance(each, AgentTool | HostedMcpTool) else tool(each) for each in given)
 
 
 def _as_capabilities(given: Iterable[AgentCapability]) -> frozenset[AgentCapability]:
@@ -51,8 +52,10 @@ class RealtimeAgent:
 
     name: str = "agent"
     instructions: str = ""
-    tools: tuple[AgentTool, ...] = attrs.field(default=(), converter=_as_tools)
-    """`@tool` functions; a plain typed function is turned into one."""
+    tools: tuple[AgentTool | HostedMcpTool, ...] = attrs.field(default=(), converter=_as_tools)
+    """`@tool` functions; a plain typed function is turned into one. And MCP servers that the Realtime server calls."""
+    mcp_servers: tuple[McpServer, ...] = attrs.field(default=(), converter=tuple)
+    """MCP servers that the session itself runs or reaches; their tools are offered behind `tools`."""
     voice: str | None = None
     """None leaves it to the server."""
     turn_detection: TurnDetection | None = attrs.Factory(TurnDetection)
@@ -79,6 +82,18 @@ class RealtimeAgent:
             raise ConfigError(f"max_output_tokens={self.max_output_tokens} is outside 1..4096; None sets no limit")
         if not self.capabilities & {AgentCapability.VOICE_OUTPUT, AgentCapability.TEXT_OUTPUT}:
             raise ConfigError(f"agent {self.name!r} can neither speak nor write; give it VOICE_OUTPUT or TEXT_OUTPUT")
+
+        for server in self.mcp_servers:
+            if not isinstance(server, McpServerStdio | McpServerHttp):
+                raise ConfigError(f"mcp_servers has {server!r}; it takes McpServerStdio(…) and McpServerHttp(…)")
+        servers = [server.name for server in self.mcp_servers]
+        if len(set(servers)) < len(servers):
+            raise ConfigError(f"agent {self.name!r} has two MCP servers of one name: {servers}; give each a name=")
+
+    @property
+    def runnable(self) -> tuple[AgentTool, ...]:
+        """Those of its tools that the session runs."""
+        return tuple(tool for tool in self.tools if isinstance(tool, AgentTool))
 
     def can(self, capability: AgentCapability) -> bool:
         return capability in self.capabilities

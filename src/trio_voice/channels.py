@@ -32,7 +32,7 @@ import trio
 from trio_voice.errors import SessionEnded
 from trio_voice.events import PROTOCOL_EVENTS, DeviceLost, DeviceRestored, ResponseAudio, SessionEvent
 from trio_voice.mcp_tools import McpTools
-from trio_voice.tool_items import ToolNews
+from trio_voice.tool_items import ApproverDecided, ToolNews
 
 if TYPE_CHECKING:
     from trio_voice.playback_buffer import ItemPosition
@@ -244,6 +244,7 @@ InboxItem: TypeAlias = (
     | Command
     | DeviceNews
     | McpTools
+    | ApproverDecided
 )
 
 

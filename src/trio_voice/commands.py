@@ -17,6 +17,7 @@ from trio_voice.barge_in import BargeIn
 from trio_voice.channels import Command
 from trio_voice.config import SessionState
 from trio_voice.conversation_view import ConversationView
+from trio_voice.hosted_calls import HostedCalls
 from trio_voice.microphone_gate import MicrophoneGate
 from trio_voice.outbox import Outbox
 from trio_voice.protocol import ResponseCreate
@@ -33,6 +34,7 @@ class Commands:
     asking: Asking
     answers: Answers
     user: UserTurn
+    hosted: HostedCalls
     postponed: list[Command] = attrs.Factory(list)
     """What was asked for when it could not be; each caller waits, so they are as many as the callers."""
 
@@ -69,6 +71,8 @@ class Commands:
             case "respond":
                 self.asking.speak(command.instructions, interruptible=command.interruptible)
             case "approve" | "reject":
+                if self.hosted.judge(command):
+                    return
                 try:
                     self.outbox.run_tool(Verdict(command))
                 except trio.WouldBlock:

@@ -8,10 +8,11 @@ no tool of it begins, and the model is told exactly what was heard.
 from __future__ import annotations
 
 import math
-from typing import assert_never
+from typing import Literal, assert_never
 
 import attrs
 import trio
+from msgspec.structs import replace
 
 from trio_voice import events
 from trio_voice.agent import RealtimeAgent
@@ -37,8 +38,10 @@ from trio_voice.commands import Commands
 from trio_voice.config import SessionState
 from trio_voice.conversation_view import ConversationView
 from trio_voice.errors import ConfigError
+from trio_voice.hosted_calls import HostedCalls
 from trio_voice.interruption import InterruptionJudge, as_told
 from trio_voice.logs import log
+from trio_voice.mcp_tools import McpToolbox, McpTools
 from trio_voice.microphone_gate import MicrophoneGate
 from trio_voice.outbox import Outbox
 from trio_voice.protocol import (
@@ -53,7 +56,16 @@ from trio_voice.protocol.turns import ResponseArbiter
 from trio_voice.resumption import Resumption
 from trio_voice.server_detection import ServerDetection
 from trio_voice.tool_calls import ToolCalls
-from trio_voice.tool_items import ApprovalWanted, ToolBegun, ToolItem, ToolProgressed, ToolResult, ToolStarted
+from trio_voice.tool_items import (
+    ApprovalWanted,
+    ApproverDecided,
+    OfferTools,
+    ToolBegun,
+    ToolItem,
+    ToolProgressed,
+    ToolResult,
+    ToolStarted,
+)
 from trio_voice.transcripts import Transcripts
 from trio_voice.user_turn import UserTurn
 from trio_voice.utterances import Utterances
@@ -71,6 +83,7 @@ async def run(
     agent: RealtimeAgent,
     config: SessionConfig,
     native_resume: bool = False,
+    toolbox: McpToolbox | None = None,
 ) -> None:
     """Conduct until `inbox` is closed. `native_resume`: the server keeps the conversation through a loss.
 
@@ -83,6 +96,7 @@ async def run(
     microphone, tools = MicrophoneGate(outbox, view, agent), ToolCalls(outbox, view.tracker, barge_in, view.history)
     utterances = Utterances(push_to_talk=agent.turn_detection is None)
     conductor = _Conductor(outbox, view, agent, config, barge_in, microphone, tools, utterances, detection)
+    conductor.toolbox = toolbox or conductor.toolbox
     try:
         with inbox:
             while True:
@@ -124,10 +138,13 @@ class _Conductor:
     """The newest connection whose server has taken the configuration."""
 
     arbiter: ResponseArbiter = attrs.Factory(ResponseArbiter)
+    toolbox: McpToolbox = attrs.Factory(McpToolbox)
+
     asking: Asking = attrs.field(init=False)
     answers: Answers = attrs.field(init=False)
     user: UserTurn = attrs.field(init=False)
     commands: Commands = attrs.field(init=False)
+    hosted: HostedCalls = attrs.field(init=False)
     resumption: Resumption = attrs.field(init=False)
     transcripts: Transcripts = attrs.field(init=False)
 
@@ -147,7 +164,8 @@ class _Conductor:
             respond=self.asking.respond,
             judge=InterruptionJudge.for_detection(self.agent.interruption, self.agent.turn_detection),
         )
-        self.commands = Commands(outbox, view, barge_in, microphone, self.asking, self.answers, self.user)
+        self.hosted = HostedCalls(outbox, view.tracker, barge_in, self.tools.ledger, self.agent.name)
+        self.commands = Commands(outbox, view, barge_in, microphone, self.asking, self.answers, self.user, self.hosted)
         self.transcripts = Transcripts(outbox, view.history, self.user)
         self.resumption = Resumption(
             outbox, view, barge_in, microphone, self.tools.ledger, self.utterances, self.arbiter
@@ -191,6 +209,13 @@ class _Conductor:
                 self.user.voice_heard(change)
             case Command():
                 self.commands.carry_out(item)
+                if item.do in ("approve", "reject"):
+                    self._speak_of_tools()
+            case ApproverDecided():
+                self.hosted.decided(item)
+                self._speak_of_tools()
+            case McpTools():
+                self._mcp_tools(item)
             case events.DeviceLost() | events.DeviceRestored():
                 self.outbox.emit(item)
             case _:
@@ -261,6 +286,7 @@ class _Conductor:
     def _connection_gone(self) -> None:
         """Note what the user still waits for; what was under way will not be finished."""
         self.resumption.take_stock(self.answers.speaking)
+        self.hosted.connection_gone()
         self.answers.connection_gone()
         self.user.connection_gone()
         if self.view.phase is SessionState.PROCESSING and not self.resumption.response_owed:
@@ -314,6 +340,8 @@ class _Conductor:
             self.view.tracker.item_seen(entry.item_id, self.outbox.now)
         if turn is None or turn > self.barge_in.floor:
             self.transcripts.take(event)
+        if self.hosted.take(turn, event):
+            self._speak_of_tools()
         match event:
             case on.SessionUpdated():
                 if self.configured_epoch != self.epoch:
@@ -371,6 +399,22 @@ class _Conductor:
             self.microphone.respond_on_commit = False
         if error.code not in HARMLESS_ERRORS:
             self.outbox.report(error.message or "unknown error", code=error.code or None, source="server")
+
+    def _mcp_tools(self, news: McpTools) -> None:
+        """A local MCP server has other tools than before, or is gone and being started again."""
+        status: Literal["failed", "completed"] = "completed" if news.failure is None else "failed"
+        names = tuple(tool.name for tool in news.tools)
+        self.outbox.emit(
+            events.McpToolsListed(
+                at=self.outbox.now, server=news.server.name, status=status, tools=names, reason=news.failure
+            )
+        )
+        equipped = self.toolbox.equip(self.agent)
+        tools = [tool.wire_tool() for tool in equipped.tools]
+        if self.config.tools and tools != self.config.tools:
+            self.config = replace(self.config, tools=tools)
+            self.outbox.run_tool(OfferTools(equipped.runnable, self.agent))
+            self.outbox.send(SessionUpdate(session=SessionConfig(tools=tools)))
 
     # --- tools ------------------------------------------------------------------------------------
 

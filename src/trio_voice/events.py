@@ -205,6 +205,21 @@ class ToolProgress(SessionEvent):
 
 
 @attrs.frozen(kw_only=True)
+class McpToolsListed(SessionEvent):
+    """Which tools an MCP server has: the server is being asked, has answered, or cannot be reached.
+
+    Of a hosted server `server` is its label, of a local one its name. A local one says it again when its tools change,
+    and fails with a `reason` when it is lost; it is then started again.
+    """
+
+    name: ClassVar[str] = "mcp_tools"
+    server: str
+    status: Literal["in_progress", "completed", "failed"]
+    tools: tuple[str, ...] = ()
+    reason: str | None = None
+
+
+@attrs.frozen(kw_only=True)
 class PlaybackStart(SessionEvent):
     """The first sample of a turn reached the speaker."""
 

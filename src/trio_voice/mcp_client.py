@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -40,10 +41,27 @@ _MISSING = (
 )
 
 
-def check_installed() -> None:
-    """Raises: `ConfigError` that says what to install."""
+async def start(
+    servers: Iterable[McpServer],
+    toolbox: McpToolbox,
+    reports: trio.MemorySendChannel[InboxItem],
+    nursery: trio.Nursery,
+    rng: random.Random,
+) -> None:
+    """Run all of `servers` in `nursery`. Returns when the tools of each are in `toolbox`.
+
+    Raises: `McpServerError` for one that does not start, `ConfigError` without the extra `[mcp]`.
+    """
+    await trio.to_thread.run_sync(_load)  # most of a second, in which others may go on
+    async with trio.open_nursery() as starting:
+        for server in servers:
+            one = partial(run, server, toolbox.open(server), toolbox, reports.clone(), rng)
+            starting.start_soon(nursery.start, one)
+
+
+def _load() -> None:
     try:
-        import mcp  # noqa: F401 - to see whether it is there
+        import mcp  # noqa: F401 - for its effect: the next import finds it loaded
     except ImportError as error:
         raise ConfigError(_MISSING.format(reason=error)) from error
 

@@ -118,6 +118,10 @@ class HostedMcpTool:
         for names in wanted.values():
             _names(names)
 
+    @property
+    def name(self) -> str:
+        return self.server_label
+
     def wire_tool(self) -> Tool:
         approval: str | dict[str, Any]
         if isinstance(self.require_approval, str):

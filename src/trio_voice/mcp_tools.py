@@ -13,6 +13,7 @@ from typing import Any
 import attrs
 import trio
 
+from trio_voice.agent import RealtimeAgent
 from trio_voice.agent_tool import AgentTool, ToolContext
 from trio_voice.errors import McpServerError
 from trio_voice.mcp_servers import ListedTool, McpServer, offered_name
@@ -78,6 +79,22 @@ class McpToolbox:
 
     calls: dict[McpServer, trio.MemorySendChannel[McpCall]] = attrs.Factory(dict)
     listed: dict[McpServer, tuple[ListedTool, ...]] = attrs.Factory(dict)
+
+    def open(self, server: McpServer) -> trio.MemoryReceiveChannel[McpCall]:
+        """The way of calls to a server; the receiving end is for its task."""
+        self.calls[server], calls = trio.open_memory_channel[McpCall](CALLS_CAPACITY)
+        return calls
+
+    def close(self) -> None:
+        for calls in self.calls.values():
+            calls.close()
+
+    def equip(self, agent: RealtimeAgent) -> RealtimeAgent:
+        """The same agent, with what its servers have at present among its tools."""
+        if not agent.mcp_servers:
+            return agent
+        tools = self.tools_for(agent.mcp_servers, [tool.name for tool in agent.tools])
+        return attrs.evolve(agent, tools=(*agent.tools, *tools), mcp_servers=())
 
     def tools_for(self, servers: Iterable[McpServer], taken: Iterable[str]) -> tuple[McpTool, ...]:
         """The tools of `servers`, in their order, under names that are not `taken`."""

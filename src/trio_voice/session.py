@@ -44,6 +44,7 @@ from trio_voice.errors import ConfigError, SessionEnded
 from trio_voice.events import EVENT_NAMES, PROTOCOL_EVENTS, Disconnected, ResponseAudio, SessionEvent
 from trio_voice.frame_filters import FrameFilter
 from trio_voice.logs import log
+from trio_voice.mcp_tools import McpToolbox
 from trio_voice.protocol.history import History
 from trio_voice.tool_items import ToolItem
 from trio_voice.tracker import ConversationTracker, ConversationTurn, SessionMetrics, TranscriptLine
@@ -157,6 +158,7 @@ class RealtimeSession:
         to_conversation, inbox = trio.open_memory_channel[InboxItem](INBOX_CAPACITY)
         to_playback, playback_items = trio.open_memory_channel[PlaybackItem](PLAYBACK_CAPACITY)
         to_tools, tool_items = trio.open_memory_channel[ToolItem](TOOL_CAPACITY)
+        toolbox = McpToolbox()
         frames = DropOldest[Frame](max(1, self.audio_input.capacity_ms // self.audio_input.chunk_ms))
         history = History()
         self._view = ConversationView(
@@ -197,7 +199,9 @@ class RealtimeSession:
                     hear = partial(capture.run, frames, microphone=microphone, config=self.audio_input)
                     hear = partial(hear, recovery=self._hearing, filters=self._capture_filters, voice=self._voice)
                     await nursery.start(partial(hear, reports=to_conversation.clone()))
-                execute = partial(tools.run, tool_items, to_conversation.clone(), tools=self.agent.tools)
+                await self._start_mcp_servers(toolbox, to_conversation, nursery)
+                equipped = toolbox.equip(self.agent)
+                execute = partial(tools.run, tool_items, to_conversation.clone(), tools=equipped.runnable)
                 nursery.start_soon(partial(execute, context=self.context, agent=self.agent, approver=self._approver))
                 nursery.start_soon(
                     partial(
@@ -208,8 +212,9 @@ class RealtimeSession:
                         fan_out=self._fan_out,
                         view=self._view,
                         agent=self.agent,
-                        config=self.agent.session_config(self.audio_input, self.audio_output),
+                        config=equipped.session_config(self.audio_input, self.audio_output),
                         native_resume=self.connection.native_resume,
+                        toolbox=toolbox,
                     )
                 )
                 nursery.start_soon(supervisor.run, self._link)
@@ -226,6 +231,16 @@ class RealtimeSession:
             ):
                 end.close()
             frames.close()
+            toolbox.close()
+
+    async def _start_mcp_servers(
+        self, toolbox: McpToolbox, to_conversation: trio.MemorySendChannel[InboxItem], nursery: trio.Nursery
+    ) -> None:
+        """Those that run here, before a server is configured: it has to be told of their tools."""
+        if self.agent.mcp_servers:
+            from trio_voice import mcp_client  # here: the extra `[mcp]` need not be there, and is slow to import
+
+            await mcp_client.start(self.agent.mcp_servers, toolbox, to_conversation, nursery, self._rng)
 
     # --- life -------------------------------------------------------------------------------------
 

@@ -27,6 +27,8 @@ from trio_voice.events import ToolApproval
 from trio_voice.logs import log
 from trio_voice.tool_items import (
     ApprovalWanted,
+    ApproverDecided,
+    AskApprover,
     CancelTurn,
     OfferTools,
     RunTool,
@@ -44,6 +46,8 @@ MAX_THREADS = 8
 """Plain functions that run at once."""
 MAX_THREADS_LEFT = 56
 """More threads, of functions that nobody waits for any more."""
+APPROVAL_S = 60.0
+"""How long an approval is waited for of a call that the server makes itself; of others the tool's timeout says it."""
 INTERRUPTED = "cancelled: the user interrupted"
 
 Approver: TypeAlias = Callable[[ToolApproval], bool | Awaitable[bool]]
@@ -77,6 +81,8 @@ async def run(
                         executor.offered(item)
                     case Verdict():
                         executor.judge(item)
+                    case AskApprover(asked):
+                        nursery.start_soon(executor.ask_about, asked)
 
 
 @attrs.define(eq=False)
@@ -282,6 +288,16 @@ class _Executor:
         if not approval.given:
             raise _NotApproved("not approved" + (f": {approval.reason}" if approval.reason else ""))
 
+    async def ask_about(self, asked: ToolApproval) -> None:
+        """Have a call approved that the server would make itself."""
+        given, reason = False, f"nobody answered within {APPROVAL_S:g} s"
+        with trio.move_on_after(APPROVAL_S):
+            if self.approver is None:
+                await trio.sleep_forever()
+            else:
+                given, reason = await _asked(self.approver, asked)
+        offer(self.results, ApproverDecided(asked.call_id, given, reason))
+
     async def _ask(self, approver: Approver, call: _Call, approval: _Approval, agent: str) -> None:
         asked = call.asked
         wanted = ToolApproval(
@@ -292,15 +308,7 @@ class _Executor:
             arguments=asked.arguments,
             agent=agent,
         )
-        try:
-            given = approver(wanted)
-            if inspect.isawaitable(given):
-                given = await given
-        except Exception:
-            log.exception("tool.approver_failed", tool=asked.tool, call_id=asked.call_id)
-            approval.decide(False, "the question could not be put")
-        else:
-            approval.decide(bool(given), "")
+        approval.decide(*await _asked(approver, wanted))
 
     async def _do(self, call: _Call) -> None:
         """Let the tool work. Its result is sent in the same step in which it ends: no checkpoint can lose it."""
@@ -398,6 +406,18 @@ class _Executor:
         duration_ms = (trio.current_time() - began_at) * 1000 if began_at is not None else 0.0
         result = ToolResult(asked.turn, asked.call_id, asked.tool, _as_text(value), failed, duration_ms, **quiet)
         offer(self.results, result)
+
+
+async def _asked(approver: Approver, wanted: ToolApproval) -> tuple[bool, str]:
+    """Whether it agrees, and why not where there is a reason."""
+    try:
+        given = approver(wanted)
+        if inspect.isawaitable(given):
+            given = await given
+    except Exception:
+        log.exception("tool.approver_failed", tool=wanted.tool, call_id=wanted.call_id)
+        return False, "the question could not be put"
+    return bool(given), ""
 
 
 def _is_of_the_tool(error: BaseException) -> bool:

@@ -156,7 +156,8 @@ class History:
         if not item.id:
             return None
         entry = self._at(item.id, item.type, item.role or "", after)
-        entry.call_id, entry.name = item.call_id or entry.call_id, item.name or entry.name
+        entry.call_id = item.call_id or item.approval_request_id or entry.call_id
+        entry.name = item.name or entry.name
         entry.arguments, entry.output = item.arguments or entry.arguments, item.output or entry.output
         # The words streamed so far may be ahead of the item as the server describes it: only ever gain.
         if len(item.text) > len(entry.text) and not entry.cut:
