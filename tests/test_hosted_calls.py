@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+import trio
 from trio.testing import MockClock
 
 from kit import Call, Peer, call, call_peer
@@ -33,12 +34,13 @@ def outputs(request: ResponseRequest) -> dict[str, str]:
 async def said(talk: Call) -> list[Any]:
     """What is known of the tools, in order, until the next answer was played."""
     told: list[Any] = []
-    async for event in talk.events:
-        if isinstance(event, events.ToolCalled | events.ToolFinished | events.ToolApproval):
-            told.append(event)
-        if isinstance(event, events.PlaybackEnd):
-            return told
-    raise AssertionError("the session ended")
+    with trio.fail_after(70):
+        while True:
+            event = await talk.events.wait_for(events.SessionEvent)
+            if isinstance(event, events.ToolCalled | events.ToolFinished | events.ToolApproval):
+                told.append(event)
+            if isinstance(event, events.PlaybackEnd):
+                return told
 
 
 async def test_its_tools_are_told(autojump_clock: MockClock) -> None:

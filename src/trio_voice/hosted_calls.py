@@ -64,10 +64,15 @@ class HostedCalls:
     _approved: dict[str, _Call] = attrs.Factory(dict)
     """The same, of those that have it and have not begun."""
     _answers: int = 0
+    _turn: int = 0
+    """The one that the server spoke of last."""
+    _turns: dict[str, int] = attrs.Factory(dict)
+    """Of items. Not every event of an item names its response."""
 
     def take(self, turn: int | None, event: object) -> bool:
         """What the server says. Returns whether a call has ended: perhaps there is something to speak of."""
         owed = len(self.ledger.owed)
+        self._turn = self._turn if turn is None else turn
         match event:
             case (
                 on.ConversationItemAdded()
@@ -78,7 +83,8 @@ class HostedCalls:
             ):
                 if event.item.type.startswith("mcp_") and event.item.id:
                     is_done = isinstance(event, on.ConversationItemDone | on.ResponseOutputItemDone)
-                    self._item(turn, event.item.id, event.item, is_done=is_done)
+                    self._turns.setdefault(event.item.id, self._turn)
+                    self._item(event.item.id, event.item, is_done=is_done)
             case on.McpListToolsInProgress():
                 self._listing(event.item_id)
                 self._tell_listing(event.item_id, "in_progress")
@@ -88,7 +94,7 @@ class HostedCalls:
             case on.McpListToolsFailed():
                 self._tell_listing(event.item_id, "failed")
             case on.ResponseMcpCallArgumentsDone():
-                self._call(turn, event.item_id).arguments = event.arguments
+                self._call(event.item_id).arguments = event.arguments
             case on.ResponseMcpCallInProgress():
                 self._begin(event.item_id)
             case on.ResponseMcpCallCompleted() | on.ResponseMcpCallFailed():
@@ -118,12 +124,12 @@ class HostedCalls:
                 self._finish(item_id, call, LOST, failed=True)
             elif not call.told:
                 self._tell(call.request_id or item_id, call, "", failed=False)
-        for known in (self._asked, self._approved, self._calls, self._listings):
+        for known in (self._asked, self._approved, self._calls, self._listings, self._turns):
             known.clear()
 
     # --- items ------------------------------------------------------------------------------------
 
-    def _item(self, turn: int | None, item_id: str, item: Item, *, is_done: bool) -> None:
+    def _item(self, item_id: str, item: Item, *, is_done: bool) -> None:
         match item.type:
             case "mcp_list_tools":
                 listing = self._listing(item_id)
@@ -133,9 +139,9 @@ class HostedCalls:
                 self._listed(item_id)
             case "mcp_approval_request":
                 if is_done and item_id not in self._asked and self.ledger.begin(item_id):
-                    self._ask(item_id, _Call(turn or 0, item.name or "", item.arguments or "{}"))
+                    self._ask(item_id, _Call(self._turns[item_id], item.name or "", item.arguments or "{}"))
             case "mcp_call":
-                call = self._call(turn, item_id)
+                call = self._call(item_id)
                 call.tool, call.arguments = item.name or call.tool, item.arguments or call.arguments
                 if item.approval_request_id and not call.request_id:
                     call.request_id = item.approval_request_id
@@ -164,12 +170,12 @@ class HostedCalls:
 
     # --- calls ------------------------------------------------------------------------------------
 
-    def _call(self, turn: int | None, item_id: str) -> _Call:
-        return self._calls.setdefault(item_id, _Call(turn or 0))
+    def _call(self, item_id: str) -> _Call:
+        return self._calls.setdefault(item_id, _Call(self._turns.get(item_id, self._turn)))
 
     def _begin(self, item_id: str) -> None:
         """The server makes the call, or has made it."""
-        call = self._call(None, item_id)
+        call = self._call(item_id)
         if call.began_at is None and self._is_new(item_id, call):
             call.began_at = self.outbox.now
             self._called(item_id, call)
@@ -188,7 +194,7 @@ class HostedCalls:
 
     def _over(self, item_id: str, output: str) -> None:
         """It has ended; what it gave comes with its item, and the server has it already: no reason to wait."""
-        call = self._call(None, item_id)
+        call = self._call(item_id)
         if not call.is_over:
             call.is_over = True
             call_id = call.request_id or item_id
@@ -198,7 +204,7 @@ class HostedCalls:
 
     def _said(self, item_id: str, output: str, *, failed: bool) -> None:
         """The item of the call has its output."""
-        call = self._call(None, item_id)
+        call = self._call(item_id)
         self._begin(item_id)
         self._over(item_id, output)
         if not call.told:
