@@ -39,6 +39,10 @@ def _as_tools(given: Sequence[AgentTool | HostedMcpTool | Callable[..., Any]]) -
     return tuple(each if isinstance(each, AgentTool | HostedMcpTool) else tool(each) for each in given)
 
 
+def _as_servers(given: Iterable[McpServer]) -> tuple[McpServer, ...]:
+    return tuple(given)
+
+
 def _as_capabilities(given: Iterable[AgentCapability]) -> frozenset[AgentCapability]:
     return frozenset(given)
 
@@ -54,7 +58,7 @@ class RealtimeAgent:
     instructions: str = ""
     tools: tuple[AgentTool | HostedMcpTool, ...] = attrs.field(default=(), converter=_as_tools)
     """`@tool` functions; a plain typed function is turned into one. And MCP servers that the Realtime server calls."""
-    mcp_servers: tuple[McpServer, ...] = attrs.field(default=(), converter=tuple)
+    mcp_servers: tuple[McpServer, ...] = attrs.field(default=(), converter=_as_servers)
     """MCP servers that the session itself runs or reaches; their tools are offered behind `tools`."""
     voice: str | None = None
     """None leaves it to the server."""

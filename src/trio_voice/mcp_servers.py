@@ -174,6 +174,11 @@ def _label_of(text: str) -> str:
     return cleaned or "mcp"
 
 
+def _host_of(url: str) -> str:
+    _check_url("McpServerHttp", url)
+    return urlsplit(url).hostname or ""
+
+
 @attrs.frozen(kw_only=True)
 class McpServerStdio(_LocalServer):
     """An MCP server that the session runs as a process of its own, and ends with itself.
@@ -214,7 +219,7 @@ class McpServerHttp(_LocalServer):
     url: str = attrs.field(kw_only=False)
     headers: tuple[tuple[str, str], ...] = attrs.field(default=(), converter=_pairs, repr=False, kw_only=False)
     """Sent with each request: `{"Authorization": "Bearer …"}`; a mapping will do."""
-    name: str = attrs.Factory(lambda self: _label_of(urlsplit(self.url).hostname or ""), takes_self=True)
+    name: str = attrs.Factory(lambda self: _label_of(_host_of(self.url)), takes_self=True)
     """By default the host's."""
 
     def __attrs_post_init__(self) -> None:
