@@ -244,6 +244,7 @@ def test_the_table_of_channels_says_the_capacities() -> None:
         "playback": f"{channels.PLAYBACK_CAPACITY} items",
         "reference": f"{REFERENCE_BLOCKS} blocks",
         "tool calls": f"{channels.TOOL_CAPACITY} items",
+        "checks": f"{channels.CHECK_CAPACITY} items",
         "inbox": f"{channels.INBOX_CAPACITY} items",
         "session events": f"{channels.EVENTS_CAPACITY} for each listener",
     }

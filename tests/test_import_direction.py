@@ -16,6 +16,7 @@ CORE_MODULES = {
     "audio", "errors", "config", "events", "playback_buffer", "agent", "function_tools", "tracker",
     "protocol", "logs", "restart_policy", "tool_ledger", "utterances", "gain", "jitter", "tracks",
     "interruption", "voice_activity", "frame_filters", "echo", "server_detection",
+    "guardrail_functions", "handoff_tools",
 }  # fmt: skip
 ACTOR_MODULES = {
     "channels", "capture", "uplink", "downlink", "conversation", "playback", "tools", "supervisor", "session",
@@ -23,6 +24,7 @@ ACTOR_MODULES = {
     "tool_calls",
     "conversation_view", "answers", "commands",
     "microphone_gate",
+    "event_streams", "guardrails", "guarding", "handoffs",
     "liveness", "outbox", "user_turn", "asking", "resumption", "transcripts", "__init__",
 }  # fmt: skip
 

@@ -27,6 +27,14 @@ if TYPE_CHECKING:
     from trio_voice.voice_agent import VoiceAgent as VoiceAgent
     from trio_voice.agent import RealtimeAgent as RealtimeAgent
     from trio_voice.function_tools import FunctionTool as FunctionTool, tool as tool
+    from trio_voice.guardrail_functions import (
+        GuardrailContext as GuardrailContext,
+        InputGuardrail as InputGuardrail,
+        OutputGuardrail as OutputGuardrail,
+        Trip as Trip,
+        input_guardrail as input_guardrail,
+        output_guardrail as output_guardrail,
+    )
     from trio_voice.session import RealtimeSession as RealtimeSession
     from trio_voice.config import (
         AgentCapability as AgentCapability,
@@ -59,6 +67,14 @@ _PUBLIC = {
     "voice_agent": ("VoiceAgent",),
     "agent": ("RealtimeAgent",),
     "function_tools": ("FunctionTool", "tool"),
+    "guardrail_functions": (
+        "GuardrailContext",
+        "InputGuardrail",
+        "OutputGuardrail",
+        "Trip",
+        "input_guardrail",
+        "output_guardrail",
+    ),
     "session": ("RealtimeSession",),
     "config": (
         "AgentCapability",

@@ -20,6 +20,14 @@ from trio_voice.config import (
 )
 from trio_voice.errors import ConfigError
 from trio_voice.function_tools import FunctionTool, tool
+from trio_voice.guardrail_functions import (
+    Check,
+    InputGuardrail,
+    OutputGuardrail,
+    as_guardrails,
+    input_guardrail,
+    output_guardrail,
+)
 from trio_voice.interruption import as_told
 from trio_voice.protocol import (
     AudioConfig,
@@ -39,6 +47,14 @@ def _as_tools(functions: Sequence[FunctionTool | Callable[..., Any]]) -> tuple[F
 
 def _as_capabilities(given: Iterable[AgentCapability]) -> frozenset[AgentCapability]:
     return frozenset(given)
+
+
+def _as_output_guardrails(given: Iterable[OutputGuardrail | Check]) -> tuple[OutputGuardrail, ...]:
+    return as_guardrails(given, OutputGuardrail, output_guardrail)
+
+
+def _as_input_guardrails(given: Iterable[InputGuardrail | Check]) -> tuple[InputGuardrail, ...]:
+    return as_guardrails(given, InputGuardrail, input_guardrail)
 
 
 @attrs.frozen
@@ -63,6 +79,10 @@ class RealtimeAgent:
     speed: float | None = None
     tool_choice: Literal["auto", "none", "required"] = "auto"
     max_output_tokens: int | None = None
+    output_guardrails: tuple[OutputGuardrail, ...] = attrs.field(default=(), converter=_as_output_guardrails)
+    """They look at what the agent says; a plain function is made one."""
+    input_guardrails: tuple[InputGuardrail, ...] = attrs.field(default=(), converter=_as_input_guardrails)
+    """They look at what the user says."""
     capabilities: frozenset[AgentCapability] = attrs.field(default=ALL_CAPABILITIES, converter=_as_capabilities)
     greets_first: bool = False
     """Speak before the user does."""

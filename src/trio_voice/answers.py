@@ -33,8 +33,8 @@ class Answers:
     """The one that is being made or played, or was last."""
     aside: set[int] = attrs.Factory(set)
     """Responses out of band: they say nothing in this conversation."""
-    cancel_when_created: bool = False
-    """Interrupted by command before the answer began. Cleared when the user says something new."""
+    cancel_when_created: Cause | None = None
+    """Interrupted, by command or a guardrail, before the answer began. Cleared when the user says something new."""
     user: UserTurn = attrs.field(init=False)
     """Set by the conductor: the two know each other."""
 
@@ -57,9 +57,9 @@ class Answers:
         self.view.phase = SessionState.RESPONDING
         self.outbox.fan_out.open_turn = turn
         self.outbox.emit(events.ResponseStart(at=self.outbox.now, turn=turn, response_id=response_id))
-        if self.cancel_when_created:
-            self.cancel_when_created = False
-            self.interrupt("manual")
+        if self.cancel_when_created is not None:
+            cause, self.cancel_when_created = self.cancel_when_created, None
+            self.interrupt(cause)
         return True
 
     def item_added(self, turn: int, item_id: str) -> None:
@@ -112,7 +112,7 @@ class Answers:
     def connection_gone(self) -> None:
         """What was being made will not be finished."""
         self.arbiter.on_connection_lost()
-        self.cancel_when_created = False
+        self.cancel_when_created = None
         if self.speaking is not None and not self.speaking.done:
             self.speaking.done = True
             self.outbox.play(EndTurn(self.speaking.turn))

@@ -52,6 +52,12 @@ class Asking:
         self._marked += 1
         self.respond(ResponseCreate(event_id=f"uninterruptible_{self._marked}", response=config or ResponseConfig()))
 
+    def say(self, text: str) -> ResponseCreate:
+        """Have exactly this said. Returns the request, by which it is known as long as it is asked for."""
+        request = ResponseCreate(response=ResponseConfig(instructions=verbatim(text), tool_choice="none"))
+        self.respond(request)
+        return request
+
     @property
     def begins_marked(self) -> bool:
         """The response that begins is one that may not be interrupted, as far as can be told."""
@@ -62,6 +68,15 @@ class Asking:
         update = None if self.arbiter.marked_due else self.detection.release()
         if update is not None:
             self.outbox.send(update)
+
+
+VERBATIM = "Say exactly the following words, nothing before them and nothing after them:"
+"""How the instructions of a response begin whose words are ours."""
+
+
+def verbatim(text: str) -> str:
+    """Instructions to say `text`."""
+    return f"{VERBATIM}\n{text}"
 
 
 def failure_of(details: object) -> str:

@@ -19,6 +19,8 @@ from trio_voice.answers import Answers
 from trio_voice.asking import Asking
 from trio_voice.barge_in import BargeIn
 from trio_voice.channels import (
+    Checked,
+    CheckText,
     Command,
     EventFanOut,
     FromServer,
@@ -40,6 +42,7 @@ from trio_voice.commands import Commands
 from trio_voice.config import SessionState
 from trio_voice.conversation_view import ConversationView
 from trio_voice.errors import ConfigError
+from trio_voice.guarding import Guarding
 from trio_voice.interruption import InterruptionJudge, as_told
 from trio_voice.logs import log
 from trio_voice.microphone_gate import MicrophoneGate
@@ -68,6 +71,7 @@ async def run(
     *,
     playback: trio.MemorySendChannel[PlaybackItem] | None,
     tool_calls: trio.MemorySendChannel[ToolItem],
+    checks: trio.MemorySendChannel[CheckText],
     fan_out: EventFanOut,
     view: ConversationView,
     agent: RealtimeAgent,
@@ -79,7 +83,7 @@ async def run(
     Raises: `ConfigError` when the server refuses the configuration.
     Closes: its sending ends, and every event stream.
     """
-    outbox = Outbox(playback, tool_calls, fan_out, unconfirmed={} if native_resume else None)
+    outbox = Outbox(playback, tool_calls, fan_out, checks, unconfirmed={} if native_resume else None)
     detection = ServerDetection(as_told(agent.interruption, agent.turn_detection))
     barge_in = BargeIn(outbox, view.history, view.tracker, detection)
     microphone, tools = MicrophoneGate(outbox, view, agent), ToolCalls(outbox, view.tracker, barge_in)
@@ -132,6 +136,7 @@ class _Conductor:
     commands: Commands = attrs.field(init=False)
     resumption: Resumption = attrs.field(init=False)
     transcripts: Transcripts = attrs.field(init=False)
+    guarding: Guarding = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         outbox, view, barge_in, microphone = self.outbox, self.view, self.barge_in, self.microphone
@@ -150,6 +155,16 @@ class _Conductor:
             judge=InterruptionJudge.for_detection(self.agent.interruption, self.agent.turn_detection),
         )
         self.commands = Commands(outbox, view, barge_in, microphone, self.asking, self.answers, self.user)
+        self.guarding = self.commands.guarding = Guarding(
+            outbox,
+            view,
+            self.answers,
+            self.asking,
+            self.user,
+            in_charge=lambda: self.agent,
+            instructions=lambda: self.agent.instructions,
+            carry_out=self.commands.carry_out,
+        )
         self.transcripts = Transcripts(outbox, view.history, self.user)
         self.resumption = Resumption(
             outbox, view, barge_in, microphone, self.tools.ledger, self.utterances, self.arbiter
@@ -163,6 +178,7 @@ class _Conductor:
     def look(self) -> None:
         """The deadline has come."""
         self.user.look()
+        self.guarding.ask()
 
     # --- dispatch ---------------------------------------------------------------------------------
 
@@ -191,6 +207,8 @@ class _Conductor:
             case ToolResult():
                 self.tools.finished(item)
                 self._answer_if_owed()
+            case Checked():
+                self.guarding.checked(item)
             case VoiceHeard(change):
                 self.user.voice_heard(change)
             case Command():
@@ -201,6 +219,7 @@ class _Conductor:
                 assert_never(item)
         if self.detection.held and self.view.connected and not self.user.uninterruptible and not self.user.is_speaking:
             self.asking.release()
+        self.guarding.ask()
         self.view.turn_in_progress = self._turn_in_progress
         self.view.awaiting_server = self.arbiter.asked or self.arbiter.active
         self.view.dropped_control = self.outbox.dropped_control
@@ -213,7 +232,8 @@ class _Conductor:
         processing = self.view.phase is SessionState.PROCESSING
         holding = self.utterances.push_to_talk and self.microphone.listening
         listening = self.user.is_speaking or holding
-        return listening or processing or speaking or self.tools.ledger.running or self.arbiter.asked
+        owed = self.guarding.owed is not None
+        return listening or processing or speaking or owed or self.tools.ledger.running or self.arbiter.asked
 
     # --- the connection ---------------------------------------------------------------------------
 
@@ -265,6 +285,7 @@ class _Conductor:
     def _connection_gone(self) -> None:
         """Note what the user still waits for; what was under way will not be finished."""
         self.resumption.take_stock(self.answers.speaking)
+        self.guarding.connection_gone()
         self.answers.connection_gone()
         self.user.connection_gone()
         if self.view.phase is SessionState.PROCESSING and not self.resumption.response_owed:
@@ -292,9 +313,10 @@ class _Conductor:
         self.resumption.tell(self.answers.speaking)
         asked = bool(self.commands.postponed)
         self.commands.carry_out_postponed()
-        if self.resumption.response_owed and not asked:
+        if self.resumption.response_owed and not asked and self.guarding.owed is None:
             self.asking.respond(ResponseCreate())
         self.resumption.response_owed = False
+        self.guarding.ask()
         self._answer_if_owed()
 
     # --- what the server says ---------------------------------------------------------------------
@@ -304,6 +326,7 @@ class _Conductor:
             self.outbox.emit(events.ServerEventReceived(at=self.outbox.now, event=event))
         if turn is not None and self.answers.begun(turn, event, self.epoch):
             self.tools.ledger.answer_owed = self.resumption.response_owed = False
+            self.guarding.begun(turn)
         if isinstance(event, on.ResponseOutputAudioDelta):  # first: by far the most frequent
             if turn is not None and turn > self.barge_in.floor and self.outbox.fan_out.wants_audio:
                 self.outbox.emit(
@@ -316,6 +339,7 @@ class _Conductor:
             self.view.tracker.item_seen(entry.item_id, self.outbox.now)
         if turn is None or turn > self.barge_in.floor:
             self.transcripts.take(event)
+            self.guarding.take(turn, event)
         match event:
             case on.SessionUpdated():
                 if self.configured_epoch != self.epoch:
@@ -327,7 +351,7 @@ class _Conductor:
             case RemoteProtocolError():
                 self.outbox.report(f"the server sent what is no event: {event.reason}", code=None, source="protocol")
             case on.InputAudioBufferSpeechStarted():
-                self.answers.cancel_when_created = False
+                self.answers.cancel_when_created = None
                 self.utterances.began(event.audio_start_ms)
                 self.user.speech_started(event)
             case on.InputAudioBufferSpeechStopped():
@@ -337,6 +361,8 @@ class _Conductor:
                 if isinstance(event, on.InputAudioBufferCommitted):
                     self.utterances.committed(event.item_id)
                 self.user.committed(event)
+                if not self.user.is_dismissed(event.item_id):
+                    self.guarding.forget()
             case on.ConversationItemInputAudioTranscriptionCompleted():
                 self.utterances.words_known(event.item_id)
                 if not event.transcript and self.view.phase is SessionState.PROCESSING:
@@ -356,6 +382,7 @@ class _Conductor:
             case on.ResponseDone():
                 if turn is not None:
                     self.answers.done(turn, event)
+                    self.guarding.made(turn)
                 self._answer_if_owed()
 
     def _server_error(self, event: on.ErrorEvent) -> None:
@@ -366,6 +393,7 @@ class _Conductor:
             if self.arbiter.sent_id and self.answers.speaking is not None:  # what began was not that one
                 self.user.uninterruptible.discard(self.answers.speaking.turn)
             self.arbiter.on_collision()
+            self.guarding.collided()
         if error.code == "input_audio_buffer_commit_empty":
             self.utterances.refused()
             self.microphone.respond_on_commit = False

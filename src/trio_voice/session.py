@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Any, Self
 import attrs
 import trio
 
-from trio_voice import capture, conversation, logs, playback, supervisor, tools
+from trio_voice import capture, conversation, guardrails, logs, playback, supervisor, tools
 from trio_voice.agent import RealtimeAgent
 from trio_voice.audio import Frame
 from trio_voice.channels import (
+    CHECK_CAPACITY,
     INBOX_CAPACITY,
     PLAYBACK_CAPACITY,
     TOOL_CAPACITY,
+    CheckText,
     Command,
     CommandName,
     DropOldest,
@@ -150,6 +152,7 @@ class RealtimeSession:
         to_conversation, inbox = trio.open_memory_channel[InboxItem](INBOX_CAPACITY)
         to_playback, playback_items = trio.open_memory_channel[PlaybackItem](PLAYBACK_CAPACITY)
         to_tools, tool_items = trio.open_memory_channel[ToolItem](TOOL_CAPACITY)
+        to_guardrails, checks = trio.open_memory_channel[CheckText](CHECK_CAPACITY)
         frames = DropOldest[Frame](max(1, self.audio_input.capacity_ms // self.audio_input.chunk_ms))
         history = History()
         self._view = ConversationView(
@@ -191,12 +194,14 @@ class RealtimeSession:
                     hear = partial(hear, recovery=self._hearing, filters=self._capture_filters, voice=self._voice)
                     await nursery.start(partial(hear, reports=to_conversation.clone()))
                 nursery.start_soon(partial(tools.run, tool_items, to_conversation.clone(), tools=self.agent.tools))
+                nursery.start_soon(guardrails.run, checks, to_conversation.clone())
                 nursery.start_soon(
                     partial(
                         conversation.run,
                         inbox,
                         playback=to_playback.clone() if speaker is not None else None,
                         tool_calls=to_tools,
+                        checks=to_guardrails,
                         fan_out=self._fan_out,
                         view=self._view,
                         agent=self.agent,
@@ -215,6 +220,8 @@ class RealtimeSession:
                 playback_items,
                 to_tools,
                 tool_items,
+                to_guardrails,
+                checks,
             ):
                 end.close()
             frames.close()

@@ -36,7 +36,7 @@ def replay(
     """
     events: list[ClientEvent] = []
     for entry in list(history):
-        if entry.item_id in unfinished:
+        if entry.item_id in unfinished or entry.hidden:
             continue
         match entry.kind, entry.role:
             case "message", _:

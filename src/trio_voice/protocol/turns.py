@@ -106,6 +106,11 @@ class ResponseArbiter:
             self._sent = None
 
     @property
+    def sent(self) -> ResponseCreate | None:
+        """The request that is on its way, or was last."""
+        return self._sent
+
+    @property
     def sent_id(self) -> str:
         """The id of the request on its way, where it carries one of ours."""
         return (self._sent.event_id or "") if self._sent is not None else ""
