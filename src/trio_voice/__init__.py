@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from trio_voice.voice_agent import VoiceAgent as VoiceAgent
     from trio_voice.agent import RealtimeAgent as RealtimeAgent
+    from trio_voice.agent_tool import AgentTool as AgentTool, ToolContext as ToolContext, silent as silent
     from trio_voice.function_tools import FunctionTool as FunctionTool, tool as tool
     from trio_voice.guardrail_functions import (
         GuardrailContext as GuardrailContext,
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
         DeviceError as DeviceError,
         EngineMissing as EngineMissing,
         SessionEnded as SessionEnded,
+        ToolArgumentsError as ToolArgumentsError,
         ToolSchemaError as ToolSchemaError,
         TrioVoiceError as TrioVoiceError,
         WireLost as WireLost,
@@ -66,6 +68,7 @@ if TYPE_CHECKING:
 _PUBLIC = {
     "voice_agent": ("VoiceAgent",),
     "agent": ("RealtimeAgent",),
+    "agent_tool": ("AgentTool", "ToolContext", "silent"),
     "function_tools": ("FunctionTool", "tool"),
     "guardrail_functions": (
         "GuardrailContext",
@@ -92,6 +95,7 @@ _PUBLIC = {
         "DeviceError",
         "EngineMissing",
         "SessionEnded",
+        "ToolArgumentsError",
         "ToolSchemaError",
         "TrioVoiceError",
         "WireLost",

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import attrs
 from msgspec import UNSET
 
+from trio_voice.agent_tool import AgentTool
 from trio_voice.config import (
     ALL_CAPABILITIES,
     AgentCapability,
@@ -19,7 +20,7 @@ from trio_voice.config import (
     InterruptionPolicy,
 )
 from trio_voice.errors import ConfigError
-from trio_voice.function_tools import FunctionTool, tool
+from trio_voice.function_tools import tool
 from trio_voice.guardrail_functions import (
     Check,
     InputGuardrail,
@@ -41,8 +42,8 @@ from trio_voice.protocol import (
 )
 
 
-def _as_tools(functions: Sequence[FunctionTool | Callable[..., Any]]) -> tuple[FunctionTool, ...]:
-    return tuple(given if isinstance(given, FunctionTool) else tool(given) for given in functions)
+def _as_tools(functions: Sequence[AgentTool | Callable[..., Any]]) -> tuple[AgentTool, ...]:
+    return tuple(given if isinstance(given, AgentTool) else tool(given) for given in functions)
 
 
 def _as_capabilities(given: Iterable[AgentCapability]) -> frozenset[AgentCapability]:
@@ -66,7 +67,7 @@ class RealtimeAgent:
 
     name: str = "agent"
     instructions: str = ""
-    tools: tuple[FunctionTool, ...] = attrs.field(default=(), converter=_as_tools)
+    tools: tuple[AgentTool, ...] = attrs.field(default=(), converter=_as_tools)
     """`@tool` functions; a plain typed function is turned into one."""
     voice: str | None = None
     """None leaves it to the server."""

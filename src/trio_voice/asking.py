@@ -15,6 +15,9 @@ from trio_voice.protocol import ConversationItemCreate, Item, ResponseConfig, Re
 from trio_voice.protocol.turns import ResponseArbiter
 from trio_voice.server_detection import ServerDetection
 
+VERBATIM = "Say exactly the following text, word for word, and nothing else: "
+"""How a request for words of our own begins."""
+
 
 @attrs.define(eq=False)
 class Asking:
@@ -54,9 +57,15 @@ class Asking:
 
     def say(self, text: str) -> ResponseCreate:
         """Have exactly this said. Returns the request, by which it is known as long as it is asked for."""
-        request = ResponseCreate(response=ResponseConfig(instructions=verbatim(text), tool_choice="none"))
+        request = ResponseCreate(response=ResponseConfig(instructions=VERBATIM + text, tool_choice="none"))
         self.respond(request)
         return request
+
+    @property
+    def verbatim(self) -> bool:
+        """The response that was asked for last is words of our own: it tells nothing of what tools found."""
+        config = self.arbiter.sent_config
+        return config is not None and str(config.instructions).startswith(VERBATIM)
 
     @property
     def begins_marked(self) -> bool:
@@ -68,15 +77,6 @@ class Asking:
         update = None if self.arbiter.marked_due else self.detection.release()
         if update is not None:
             self.outbox.send(update)
-
-
-VERBATIM = "Say exactly the following words, nothing before them and nothing after them:"
-"""How the instructions of a response begin whose words are ours."""
-
-
-def verbatim(text: str) -> str:
-    """Instructions to say `text`."""
-    return f"{VERBATIM}\n{text}"
 
 
 def failure_of(details: object) -> str:

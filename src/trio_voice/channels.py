@@ -34,6 +34,7 @@ from trio_voice.event_streams import (
     EventStream as EventStream,
 )
 from trio_voice.events import DeviceLost, DeviceRestored
+from trio_voice.tool_items import ToolNews
 
 if TYPE_CHECKING:
     from trio_voice.agent import RealtimeAgent
@@ -124,29 +125,6 @@ class Duck:
 
 
 PlaybackItem: TypeAlias = Play | Interrupt | EndTurn | Hold | Duck
-
-
-# --- conversation → tool executor -----------------------------------------------------------------
-
-
-@attrs.frozen
-class RunTool:
-    """A completed function call of `turn`."""
-
-    turn: int
-    call_id: str
-    tool: str
-    arguments: str
-
-
-@attrs.frozen
-class CancelTurn:
-    """`turn` was interrupted: end those of its tools whose policy is to be cancelled."""
-
-    turn: int
-
-
-ToolItem: TypeAlias = RunTool | CancelTurn
 
 
 # --- conversation → guardrails ----------------------------------------------------------------------
@@ -241,26 +219,6 @@ class Interrupted:
 
 
 @attrs.frozen
-class ToolStarted:
-    turn: int
-    call_id: str
-    tool: str
-    arguments: str
-
-
-@attrs.frozen
-class ToolResult:
-    """`output` is the JSON text (or plain text) that the model is told."""
-
-    turn: int
-    call_id: str
-    tool: str
-    output: str
-    failed: bool
-    duration_ms: float
-
-
-@attrs.frozen
 class VoiceHeard:
     """The microphone's own detection: a voice began, has lasted for `min_speech_ms`, or ended."""
 
@@ -278,7 +236,7 @@ class Checked:
 
 
 CommandName: TypeAlias = Literal[
-    "listen", "stop_listening", "pause", "resume", "mute", "unmute", "interrupt", "respond", "text"
+    "listen", "stop_listening", "pause", "resume", "mute", "unmute", "interrupt", "respond", "text", "approve", "reject"
 ]
 
 
@@ -292,9 +250,13 @@ class Command:
     interruptible: bool = True
     passed: bool = False
     """The guardrails have nothing against its text."""
+    call_id: str = ""
+    """Of the tool's call that is approved or rejected."""
     done: trio.Event = attrs.Factory(trio.Event)
     lost: bool = False
     """The session ended first."""
+    in_time: bool = False
+    """It was about a call that waited for it."""
 
 
 DeviceNews: TypeAlias = DeviceLost | DeviceRestored
@@ -306,8 +268,7 @@ InboxItem: TypeAlias = (
     | TurnStarted
     | TurnPlayed
     | Interrupted
-    | ToolStarted
-    | ToolResult
+    | ToolNews
     | VoiceHeard
     | Checked
     | Command

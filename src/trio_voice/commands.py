@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import assert_never
 
 import attrs
+import trio
 
 from trio_voice.answers import Answers
 from trio_voice.asking import Asking
@@ -20,6 +21,7 @@ from trio_voice.guarding import Guarding
 from trio_voice.microphone_gate import MicrophoneGate
 from trio_voice.outbox import Outbox
 from trio_voice.protocol import ResponseCreate
+from trio_voice.tool_items import Verdict
 from trio_voice.user_turn import UserTurn
 
 
@@ -73,6 +75,12 @@ class Commands:
                 self.asking.respond(ResponseCreate())
             case "respond":
                 self.asking.speak(command.instructions, interruptible=command.interruptible)
+            case "approve" | "reject":
+                try:
+                    self.outbox.run_tool(Verdict(command))
+                except trio.WouldBlock:
+                    command.done.set()
+                return
             case _:
                 assert_never(command.do)
         command.done.set()

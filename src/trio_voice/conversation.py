@@ -30,9 +30,6 @@ from trio_voice.channels import (
     LinkUp,
     PlaybackItem,
     Send,
-    ToolItem,
-    ToolResult,
-    ToolStarted,
     TurnPlayed,
     TurnStarted,
     VoiceHeard,
@@ -59,6 +56,7 @@ from trio_voice.protocol.turns import ResponseArbiter
 from trio_voice.resumption import Resumption
 from trio_voice.server_detection import ServerDetection
 from trio_voice.tool_calls import ToolCalls
+from trio_voice.tool_items import ApprovalWanted, ToolBegun, ToolItem, ToolProgressed, ToolResult, ToolStarted
 from trio_voice.transcripts import Transcripts
 from trio_voice.user_turn import UserTurn
 from trio_voice.utterances import Utterances
@@ -86,7 +84,7 @@ async def run(
     outbox = Outbox(playback, tool_calls, fan_out, checks, unconfirmed={} if native_resume else None)
     detection = ServerDetection(as_told(agent.interruption, agent.turn_detection))
     barge_in = BargeIn(outbox, view.history, view.tracker, detection)
-    microphone, tools = MicrophoneGate(outbox, view, agent), ToolCalls(outbox, view.tracker, barge_in)
+    microphone, tools = MicrophoneGate(outbox, view, agent), ToolCalls(outbox, view.tracker, barge_in, view.history)
     utterances = Utterances(push_to_talk=agent.turn_detection is None)
     conductor = _Conductor(outbox, view, agent, config, barge_in, microphone, tools, utterances, detection)
     try:
@@ -202,11 +200,9 @@ class _Conductor:
             case Interrupted():
                 self.barge_in.silenced(item, self.answers.speaking)
                 self.commands.carry_out_postponed()
-            case ToolStarted():
-                self.tools.started(item)
-            case ToolResult():
-                self.tools.finished(item)
-                self._answer_if_owed()
+            case ToolStarted() | ApprovalWanted() | ToolBegun() | ToolProgressed() | ToolResult():
+                self.tools.take(item)
+                self._speak_of_tools()
             case Checked():
                 self.guarding.checked(item)
             case VoiceHeard(change):
@@ -317,7 +313,7 @@ class _Conductor:
             self.asking.respond(ResponseCreate())
         self.resumption.response_owed = False
         self.guarding.ask()
-        self._answer_if_owed()
+        self._speak_of_tools()
 
     # --- what the server says ---------------------------------------------------------------------
 
@@ -325,7 +321,9 @@ class _Conductor:
         if self.outbox.fan_out.wants_protocol:
             self.outbox.emit(events.ServerEventReceived(at=self.outbox.now, event=event))
         if turn is not None and self.answers.begun(turn, event, self.epoch):
-            self.tools.ledger.answer_owed = self.resumption.response_owed = False
+            self.resumption.response_owed = False
+            if not self.asking.verbatim:
+                self.tools.ledger.response_began()
             self.guarding.begun(turn)
         if isinstance(event, on.ResponseOutputAudioDelta):  # first: by far the most frequent
             if turn is not None and turn > self.barge_in.floor and self.outbox.fan_out.wants_audio:
@@ -367,10 +365,12 @@ class _Conductor:
                 self.utterances.words_known(event.item_id)
                 if not event.transcript and self.view.phase is SessionState.PROCESSING:
                     self.answers.settle()  # a noise: no answer will come
-                self._answer_if_owed()
+                self._speak_of_tools()
             case on.ResponseOutputItemAdded():
                 if turn is not None and event.item.type == "message" and event.item.id:
                     self.answers.item_added(turn, event.item.id)
+            case on.ConversationItemAdded() | on.ConversationItemCreated():
+                self.tools.ledger.arrived(event.item.call_id or event.item.id or "")
             case on.ResponseOutputAudioDone():
                 self.barge_in.complete_items.add(event.item_id)
             case on.ResponseOutputItemDone():
@@ -378,12 +378,12 @@ class _Conductor:
                     self.barge_in.complete_items.add(event.item.id)
                 elif event.item.type == "function_call":
                     self.tools.called(turn or 0, event.item)
-                    self._answer_if_owed()
+                    self._speak_of_tools()
             case on.ResponseDone():
                 if turn is not None:
                     self.answers.done(turn, event)
                     self.guarding.made(turn)
-                self._answer_if_owed()
+                self._speak_of_tools()
 
     def _server_error(self, event: on.ErrorEvent) -> None:
         error = event.error
@@ -402,10 +402,14 @@ class _Conductor:
 
     # --- tools ------------------------------------------------------------------------------------
 
-    def _answer_if_owed(self) -> None:
-        """Ask for the response that tells the user what the tools found: once, when all have answered."""
+    def _speak_of_tools(self) -> None:
+        """Ask for the response that tells the user what the tools found: once, when all have answered. Until then for
+        what one of them says of its progress."""
         ledger = self.tools.ledger
-        free = self.view.connected and not self.user.is_speaking and not self.arbiter.active
-        if free and ledger.answer_owed and not ledger.running:
-            ledger.answer_owed = False
+        if not self.view.connected or self.user.is_speaking or self.arbiter.active or self.arbiter.asked:
+            return
+        if ledger.owed and not ledger.running:
+            ledger.response_asked()
             self.asking.respond(ResponseCreate())
+        elif (progress := self.tools.due_progress()) is not None:
+            self.asking.say(progress)

@@ -30,7 +30,6 @@ from trio_voice.channels import (
     EventStream,
     InboxItem,
     PlaybackItem,
-    ToolItem,
 )
 from trio_voice.config import (
     AgentCapability,
@@ -48,6 +47,7 @@ from trio_voice.events import EVENT_NAMES, PROTOCOL_EVENTS, Disconnected, Respon
 from trio_voice.frame_filters import FrameFilter
 from trio_voice.logs import log
 from trio_voice.protocol.history import History
+from trio_voice.tool_items import ToolItem
 from trio_voice.tracker import ConversationTracker, ConversationTurn, SessionMetrics, TranscriptLine
 from trio_voice.voice_activity import EnergyDetector, VoiceDetector, VoiceMeter
 
@@ -80,6 +80,8 @@ class RealtimeSession:
         capture_filters: Sequence[FrameFilter] = (),
         playback_filters: Sequence[FrameFilter] = (),
         metadata: dict[str, Any] | None = None,
+        context: Any = None,
+        approver: tools.Approver | None = None,
         open_stream: supervisor.OpenStream | None = None,
         wall_clock: Callable[[], float] = time.time,
         rng: random.Random | None = None,
@@ -89,12 +91,17 @@ class RealtimeSession:
         `capture_filters` see the microphone's frames after what `audio_input` asks for, and before they are sent;
         `playback_filters` see the blocks that the speaker takes.
 
+        `context` is the application's own object; tools find it in their `ToolContext`. `approver`, plain or async, is
+        asked about calls of tools that need approval; without it, `approve()` and `reject()` answer.
+
         Raises: `ConfigError` for an echo policy without what it needs.
 
         For tests: `open_stream` makes the byte stream of each connection in place of the network; `wall_clock` tells
         the date, against which a server's session limit is read; `rng` spreads the attempts to reconnect.
         """
         self.agent = agent
+        self.context = context
+        self._approver = approver
         self.connection = connection or ConnectionOptions()
         self.audio_input = audio_input or AudioInputConfig()
         self.audio_output = audio_output or AudioOutputConfig()
@@ -193,8 +200,10 @@ class RealtimeSession:
                     hear = partial(capture.run, frames, microphone=microphone, config=self.audio_input)
                     hear = partial(hear, recovery=self._hearing, filters=self._capture_filters, voice=self._voice)
                     await nursery.start(partial(hear, reports=to_conversation.clone()))
-                nursery.start_soon(partial(tools.run, tool_items, to_conversation.clone(), tools=self.agent.tools))
-                nursery.start_soon(guardrails.run, checks, to_conversation.clone())
+                execute = partial(tools.run, tool_items, to_conversation.clone(), tools=self.agent.tools)
+                nursery.start_soon(partial(execute, context=self.context, agent=self.agent, approver=self._approver))
+                look = partial(guardrails.run, checks, to_conversation.clone(), context=self.context)
+                nursery.start_soon(look)
                 nursery.start_soon(
                     partial(
                         conversation.run,
@@ -428,6 +437,14 @@ class RealtimeSession:
         """
         await self._command("respond", instructions=instructions, interruptible=interruptible)
 
+    async def approve(self, call_id: str) -> bool:
+        """Let a call run that waits for it (event `tool_approval`). False when it does not wait, or no more."""
+        return await self._command("approve", call_id=call_id)
+
+    async def reject(self, call_id: str, reason: str = "") -> bool:
+        """The call does not run; the model is told so, and the reason. False when it does not wait, or no more."""
+        return await self._command("reject", call_id=call_id, text=reason)
+
     async def _command(
         self,
         do: CommandName,
@@ -435,10 +452,11 @@ class RealtimeSession:
         text: str = "",
         instructions: str | None = None,
         interruptible: bool = True,
-    ) -> None:
+        call_id: str = "",
+    ) -> bool:
         if self._lifetime is None or self._ended_at is not None:
             raise SessionEnded(f"{do!r} needs a running session: call it inside `async with`, before disconnect()")
-        command = Command(do, text=text, instructions=instructions, interruptible=interruptible)
+        command = Command(do, text=text, instructions=instructions, interruptible=interruptible, call_id=call_id)
         try:
             self._commands.send_nowait(command)
         except trio.BrokenResourceError:  # the conversation has ended, and the session is about to
@@ -451,6 +469,7 @@ class RealtimeSession:
             self._waiting.discard(command)
         if command.lost:
             raise SessionEnded(f"the session ended before {do!r} was carried out")
+        return command.in_time
 
 
 def _cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
