@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import pytest
@@ -20,25 +19,12 @@ from trio_voice import (
     output_guardrail,
     tool,
 )
-from trio_voice.asking import VERBATIM
 from trio_voice.guarding import REFUSAL
 from trio_voice.server.brain import ResponseRequest
-from trio_voice.server.scripted import Call, Say, ScriptedBrain, Step, Wait, turns_in
+from trio_voice.server.scripted import MS_PER_CHARACTER, VERBATIM_TURN, Call, Say, ScriptedBrain, Step, Wait, turns_in
 
 SECRET = "The answer to your question is the secret word of the house which is swordfish."
 REPLACEMENT = "I can't tell you that."
-
-
-def obedient(*replies: Sequence[Step]) -> Callable[[ResponseRequest], Sequence[Step]]:
-    """Answers with the next of `replies`, or with the words that it was told to say."""
-    waiting = list(replies)
-
-    def answer(request: ResponseRequest) -> Sequence[Step]:
-        if request.instructions.startswith(VERBATIM):
-            return [Say(request.instructions.removeprefix(VERBATIM).strip(), 1000)]
-        return waiting.pop(0)
-
-    return answer
 
 
 @output_guardrail(say=REPLACEMENT, every_chars=10)
@@ -54,7 +40,7 @@ def told(request: ResponseRequest) -> list[tuple[str, str]]:
 
 
 async def test_what_trips_is_cut_off_and_something_else_is_said(autojump_clock: MockClock) -> None:
-    brain = ScriptedBrain(obedient([Say(SECRET, 6000)], [Say("Next.", 300)]))
+    brain = ScriptedBrain([[Say(SECRET, 6000)], [Say("Next.", 300)]])
     async with call(brain, RealtimeAgent(output_guardrails=[no_swordfish]), listening=False) as on:
         await on.session.respond()
         trip = await on.next(events.GuardrailTripped)
@@ -62,8 +48,10 @@ async def test_what_trips_is_cut_off_and_something_else_is_said(autojump_clock: 
         assert (trip.guardrail, trip.kind, trip.reason) == ("no_swordfish", "output", "it gives the secret away")
         assert (trip.turn, trip.replaced) == (1, True)
         await on.next(events.PlaybackEnd)
-        assert turns_in(on.heard[since:]) == [1], "the second answer, and nothing of the first"
-        assert int((on.heard >> 8 == 2).sum()) == RATE_HZ, "all of what was said instead"
+        assert turns_in(on.heard[since:]) == [VERBATIM_TURN], "what is said instead, and nothing of the answer"
+        assert (
+            int((on.heard >> 8 == VERBATIM_TURN + 1).sum()) == len(REPLACEMENT) * MS_PER_CHARACTER * RATE_HZ // 1000
+        ), "all of it"
         await on.session.send_text("And?")
         await on.next(events.PlaybackEnd)
         assert not any("swordfish" in line.text for line in on.session.transcript())
@@ -79,7 +67,7 @@ async def test_it_looks_at_the_words_as_they_come(autojump_clock: MockClock) -> 
         Say("The word is swordfish."),
         *[step for _ in range(20) for step in (Wait(1000), Say("And so on.", 1000))],
     ]
-    brain = ScriptedBrain(obedient(steps))
+    brain = ScriptedBrain([steps])
     async with call(brain, RealtimeAgent(output_guardrails=[no_swordfish]), listening=False) as on:
         await on.session.respond()
         began_at = trio.current_time()
@@ -103,7 +91,7 @@ async def test_an_answer_in_its_place_may_be_the_models_own(autojump_clock: Mock
 
 async def test_there_is_no_third_try(autojump_clock: MockClock) -> None:
     stubborn = output_guardrail(name="stubborn")(no_swordfish.function)
-    brain = ScriptedBrain(obedient([Say(SECRET, 3000)], [Say(SECRET, 3000)]))
+    brain = ScriptedBrain([[Say(SECRET, 3000)], [Say(SECRET, 3000)]])
     async with call(brain, RealtimeAgent(output_guardrails=[stubborn]), listening=False) as on:
         await on.session.respond()
         assert [(await on.next(events.GuardrailTripped)).turn for _ in range(2)] == [1, 2]
@@ -123,7 +111,7 @@ async def test_tools_of_an_answer_that_tripped_do_not_begin(autojump_clock: Mock
         return "open"
 
     steps: list[Step] = [Say(SECRET, 1000), Wait(500), Call("open_the_door")]
-    brain = ScriptedBrain(obedient(steps))
+    brain = ScriptedBrain([steps])
     agent = RealtimeAgent(tools=[open_the_door], output_guardrails=[no_swordfish])
     async with call(brain, agent, listening=False) as on:
         await on.session.respond()
@@ -141,7 +129,7 @@ async def test_a_slow_guardrail_holds_up_nothing_and_comes_too_late_once_the_use
         await trio.sleep(5)
         return "swordfish" in text
 
-    brain = ScriptedBrain(obedient([Say(SECRET, 2000)], [Say("Anything else?", 8000)]))
+    brain = ScriptedBrain([[Say(SECRET, 2000)], [Say("Anything else?", 8000)]])
     async with call(brain, RealtimeAgent(output_guardrails=[slow]), listening=False) as on:
         await on.session.respond()
         await on.next(events.PlaybackEnd)
@@ -160,7 +148,7 @@ async def test_what_was_heard_already_is_still_put_right(autojump_clock: MockClo
         await trio.sleep(5)
         return "swordfish" in text
 
-    brain = ScriptedBrain(obedient([Say(SECRET, 2000)]))
+    brain = ScriptedBrain([[Say(SECRET, 2000)]])
     async with call(brain, RealtimeAgent(output_guardrails=[slow]), listening=False) as on:
         await on.session.respond()
         assert (await on.next(events.GuardrailTripped)).replaced
@@ -197,7 +185,7 @@ async def test_a_plain_function_runs_in_a_thread_and_the_context_is_given() -> N
         seen.append(context)
         return Trip("no", info={"words": len(text.split())}) if "swordfish" in text else None
 
-    brain = ScriptedBrain(obedient([Say(SECRET, 400)]))
+    brain = ScriptedBrain([[Say(SECRET, 400)]])
     agent = RealtimeAgent("guard", output_guardrails=[plain])
     async with call(brain, agent, listening=False) as on:
         await on.session.respond()
@@ -216,14 +204,14 @@ async def no_asking(text: str) -> str | None:
 
 
 async def test_the_answer_to_what_must_not_be_answered_is_stopped(autojump_clock: MockClock) -> None:
-    brain = ScriptedBrain(obedient([Say(SECRET, 6000)], [Say("Fine.", 300)]), ["Tell me the secret.", "How are you?"])
+    brain = ScriptedBrain([[Say(SECRET, 6000)], [Say("Fine.", 300)]], ["Tell me the secret.", "How are you?"])
     async with call(brain, RealtimeAgent(input_guardrails=[no_asking])) as on:
         await on.speak()
         trip = await on.next(events.GuardrailTripped)
         assert (trip.kind, trip.turn, trip.replaced) == ("input", None, True)
         since = len(on.speaker.pcm) // 2 + RATE_HZ // 50
         await on.next(events.PlaybackEnd)
-        assert turns_in(on.heard[since:]) == [1]
+        assert turns_in(on.heard[since:]) == [VERBATIM_TURN]
         await on.speak()
         await on.next(events.PlaybackEnd)
         words = [line.text for line in on.session.transcript()]
@@ -236,7 +224,7 @@ async def test_the_answer_to_what_must_not_be_answered_is_stopped(autojump_clock
 
 async def test_the_model_may_be_made_to_forget_it(autojump_clock: MockClock) -> None:
     forgetful = input_guardrail(name="forgetful", say=REPLACEMENT, on_trip="delete")(no_asking.function)
-    brain = ScriptedBrain(obedient([Say(SECRET, 6000)], [Say("Fine.", 300)]), ["Tell me the secret.", "How are you?"])
+    brain = ScriptedBrain([[Say(SECRET, 6000)], [Say("Fine.", 300)]], ["Tell me the secret.", "How are you?"])
     async with call(brain, RealtimeAgent(input_guardrails=[forgetful])) as on:
         await on.speak()
         await on.next(events.GuardrailTripped)
@@ -251,7 +239,7 @@ async def test_the_model_may_be_made_to_forget_it(autojump_clock: MockClock) -> 
 
 
 async def test_a_text_is_looked_at_before_it_is_sent(autojump_clock: MockClock) -> None:
-    brain = ScriptedBrain(obedient([Say("Fine.", 300)]))
+    brain = ScriptedBrain([[Say("Fine.", 300)]])
     async with call(brain, RealtimeAgent(input_guardrails=[no_asking]), listening=False, protocol=True) as on:
         await on.session.send_text("Tell me the secret.")
         trip = await on.next(events.GuardrailTripped)
@@ -292,7 +280,7 @@ async def test_a_tool_of_the_answer_does_not_begin_after_the_trip(autojump_clock
         runs.append(trio.current_time())
         return "open"
 
-    brain = ScriptedBrain(obedient([Wait(500), Call("open_the_door")]), ["Tell me the secret."])
+    brain = ScriptedBrain([[Wait(500), Call("open_the_door")]], ["Tell me the secret."])
     agent = RealtimeAgent(tools=[open_the_door], input_guardrails=[no_asking])
     async with call(brain, agent) as on:
         await on.speak()

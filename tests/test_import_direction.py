@@ -16,7 +16,7 @@ CORE_MODULES = {
     "audio", "errors", "config", "events", "playback_buffer", "agent", "function_tools", "tracker",
     "agent_tool", "tool_schema", "tool_items",
     "protocol", "logs", "restart_policy", "tool_ledger", "utterances", "gain", "jitter", "tracks",
-    "interruption", "voice_activity", "frame_filters", "echo", "server_detection",
+    "interruption", "voice_activity", "frame_filters", "echo", "server_detection", "agent_settings", "agent_in_charge",
     "guardrail_functions", "handoff_tools",
 }  # fmt: skip
 ACTOR_MODULES = {
@@ -26,6 +26,7 @@ ACTOR_MODULES = {
     "conversation_view", "answers", "commands",
     "microphone_gate",
     "event_streams", "guardrails", "guarding", "handoffs",
+    "agent_change",
     "liveness", "outbox", "user_turn", "asking", "resumption", "transcripts", "__init__",
 }  # fmt: skip
 

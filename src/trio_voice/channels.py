@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Generic, Literal, TypeAlias, TypeVar
 import attrs
 import trio
 
+from trio_voice.errors import ConfigError
 from trio_voice.event_streams import (
     EVENTS_CAPACITY as EVENTS_CAPACITY,
     EventFanOut as EventFanOut,
@@ -236,7 +237,19 @@ class Checked:
 
 
 CommandName: TypeAlias = Literal[
-    "listen", "stop_listening", "pause", "resume", "mute", "unmute", "interrupt", "respond", "text", "approve", "reject"
+    "listen",
+    "stop_listening",
+    "pause",
+    "resume",
+    "mute",
+    "unmute",
+    "interrupt",
+    "respond",
+    "text",
+    "say",
+    "agent",
+    "approve",
+    "reject",
 ]
 
 
@@ -252,11 +265,14 @@ class Command:
     """The guardrails have nothing against its text."""
     call_id: str = ""
     """Of the tool's call that is approved or rejected."""
+    agent: RealtimeAgent | None = None
     done: trio.Event = attrs.Factory(trio.Event)
     lost: bool = False
     """The session ended first."""
     in_time: bool = False
     """It was about a call that waited for it."""
+    refused: ConfigError | None = None
+    """Why it was not carried out."""
 
 
 DeviceNews: TypeAlias = DeviceLost | DeviceRestored

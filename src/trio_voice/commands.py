@@ -11,6 +11,7 @@ from typing import assert_never
 import attrs
 import trio
 
+from trio_voice.agent_change import AgentChange
 from trio_voice.answers import Answers
 from trio_voice.asking import Asking
 from trio_voice.barge_in import BargeIn
@@ -34,6 +35,7 @@ class Commands:
     asking: Asking
     answers: Answers
     user: UserTurn
+    change: AgentChange
     guarding: Guarding = attrs.field(init=False)
     """Set by the conductor: the two know each other."""
     postponed: list[Command] = attrs.Factory(list)
@@ -44,7 +46,7 @@ class Commands:
             self.answers.interrupt("manual")
         if command.do == "text" and not self.guarding.admits(command):
             return
-        if command.do in ("text", "respond") and not self._may_ask:
+        if command.do in ("text", "respond", "say") and not self._may_ask:
             self.postponed.append(command)
             return
         match command.do:
@@ -80,6 +82,10 @@ class Commands:
                     self.outbox.run_tool(Verdict(command))
                 except trio.WouldBlock:
                     command.done.set()
+            case "say":
+                self.asking.say(command.text, interruptible=command.interruptible)
+            case "agent":
+                self.change.ask(command)
                 return
             case _:
                 assert_never(command.do)

@@ -15,6 +15,8 @@ import trio
 
 from trio_voice import events
 from trio_voice.agent import RealtimeAgent
+from trio_voice.agent_change import AgentChange
+from trio_voice.agent_in_charge import AgentInCharge
 from trio_voice.answers import Answers
 from trio_voice.asking import Asking
 from trio_voice.barge_in import BargeIn
@@ -56,11 +58,21 @@ from trio_voice.protocol.turns import ResponseArbiter
 from trio_voice.resumption import Resumption
 from trio_voice.server_detection import ServerDetection
 from trio_voice.tool_calls import ToolCalls
-from trio_voice.tool_items import ApprovalWanted, ToolBegun, ToolItem, ToolProgressed, ToolResult, ToolStarted
+from trio_voice.tool_items import (
+    ApprovalWanted,
+    OfferTools,
+    ToolBegun,
+    ToolItem,
+    ToolProgressed,
+    ToolResult,
+    ToolStarted,
+)
 from trio_voice.transcripts import Transcripts
 from trio_voice.user_turn import UserTurn
 from trio_voice.utterances import Utterances
 
+VOICE = (on.ResponseOutputAudioDelta, on.ResponseOutputAudioTranscriptDelta, on.ResponseOutputAudioDone)
+"""Sound may take the short way past the conversation; its words do not."""
 HARMLESS_ERRORS = {"response_cancel_not_active", "conversation_already_has_active_response"}
 
 
@@ -72,21 +84,21 @@ async def run(
     checks: trio.MemorySendChannel[CheckText],
     fan_out: EventFanOut,
     view: ConversationView,
-    agent: RealtimeAgent,
-    config: SessionConfig,
+    in_charge: AgentInCharge,
     native_resume: bool = False,
 ) -> None:
     """Conduct until `inbox` is closed. `native_resume`: the server keeps the conversation through a loss.
 
-    Raises: `ConfigError` when the server refuses the configuration.
+    Raises: `ConfigError` when the server refuses the configuration, or there can be none.
     Closes: its sending ends, and every event stream.
     """
+    agent = in_charge.agent
     outbox = Outbox(playback, tool_calls, fan_out, checks, unconfirmed={} if native_resume else None)
     detection = ServerDetection(as_told(agent.interruption, agent.turn_detection))
     barge_in = BargeIn(outbox, view.history, view.tracker, detection)
     microphone, tools = MicrophoneGate(outbox, view, agent), ToolCalls(outbox, view.tracker, barge_in, view.history)
     utterances = Utterances(push_to_talk=agent.turn_detection is None)
-    conductor = _Conductor(outbox, view, agent, config, barge_in, microphone, tools, utterances, detection)
+    conductor = _Conductor(outbox, view, in_charge, barge_in, microphone, tools, utterances, detection)
     try:
         with inbox:
             while True:
@@ -113,8 +125,7 @@ async def _receive(inbox: trio.MemoryReceiveChannel[InboxItem], deadline: float)
 class _Conductor:
     outbox: Outbox
     view: ConversationView
-    agent: RealtimeAgent
-    config: SessionConfig
+    in_charge: AgentInCharge
     barge_in: BargeIn
     microphone: MicrophoneGate
     tools: ToolCalls
@@ -131,6 +142,7 @@ class _Conductor:
     asking: Asking = attrs.field(init=False)
     answers: Answers = attrs.field(init=False)
     user: UserTurn = attrs.field(init=False)
+    change: AgentChange = attrs.field(init=False)
     commands: Commands = attrs.field(init=False)
     resumption: Resumption = attrs.field(init=False)
     transcripts: Transcripts = attrs.field(init=False)
@@ -138,29 +150,31 @@ class _Conductor:
 
     def __attrs_post_init__(self) -> None:
         outbox, view, barge_in, microphone = self.outbox, self.view, self.barge_in, self.microphone
-        self.asking = Asking(outbox, view, self.arbiter, self.detection)
+        agent = self.in_charge.agent
+        self.asking = Asking(outbox, view, self.arbiter, self.detection, answers=not agent.transcribes_only)
         self.answers = Answers(outbox, view, barge_in, microphone, self.asking, self.arbiter)
         self.user = self.answers.user = UserTurn(
             outbox,
             view,
-            self.agent,
+            agent,
             barge_in,
             microphone,
             self.detection,
             speaking=lambda: self.answers.speaking,
             interrupt=self.answers.interrupt,
             respond=self.asking.respond,
-            judge=InterruptionJudge.for_detection(self.agent.interruption, self.agent.turn_detection),
+            judge=InterruptionJudge.for_detection(agent.interruption, agent.turn_detection),
         )
-        self.commands = Commands(outbox, view, barge_in, microphone, self.asking, self.answers, self.user)
+        self.change = AgentChange(outbox, self.in_charge, self.detection, self._agent_changed)
+        self.commands = Commands(outbox, view, barge_in, microphone, self.asking, self.answers, self.user, self.change)
         self.guarding = self.commands.guarding = Guarding(
             outbox,
             view,
             self.answers,
             self.asking,
             self.user,
-            in_charge=lambda: self.agent,
-            instructions=lambda: self.agent.instructions,
+            in_charge=lambda: self.in_charge.agent,
+            instructions=lambda: self.in_charge.standing_instructions,
             carry_out=self.commands.carry_out,
         )
         self.transcripts = Transcripts(outbox, view.history, self.user)
@@ -228,13 +242,13 @@ class _Conductor:
         processing = self.view.phase is SessionState.PROCESSING
         holding = self.utterances.push_to_talk and self.microphone.listening
         listening = self.user.is_speaking or holding
-        owed = self.guarding.owed is not None
+        owed = self.guarding.owed is not None or self.change.under_way
         return listening or processing or speaking or owed or self.tools.ledger.running or self.arbiter.asked
 
     # --- the connection ---------------------------------------------------------------------------
 
     def _link_up(self, news: LinkUp) -> None:
-        configure = SessionUpdate(event_id=f"configure_{news.epoch}", session=self.config)
+        configure = SessionUpdate(event_id=f"configure_{news.epoch}", session=self._configuration())
         if news.handover is not None:
             self.successor = news
             news.control.send_nowait(Send(configure))
@@ -244,6 +258,16 @@ class _Conductor:
         self.successor = None
         self._move_to(news)
         self.outbox.configure(configure)
+
+    def _configuration(self) -> SessionConfig:
+        """Of the agent in charge. Where it cannot be made any more, what the last server was told holds."""
+        try:
+            self.in_charge.told = self.in_charge.configuration()
+        except ConfigError as problem:
+            if self.in_charge.told is None:
+                raise
+            self.outbox.report(str(problem), code=None, source="session")
+        return self.in_charge.told
 
     def _successor_event(self, news: LinkUp, event: object) -> None:
         """The new connection is configured: move to it, unless something is going on."""
@@ -284,6 +308,7 @@ class _Conductor:
         self.guarding.connection_gone()
         self.answers.connection_gone()
         self.user.connection_gone()
+        self.change.connection_gone()
         if self.view.phase is SessionState.PROCESSING and not self.resumption.response_owed:
             self.answers.settle()
 
@@ -301,11 +326,24 @@ class _Conductor:
             self.view.tracker.started_at = self.outbox.now
             self.view.phase = SessionState.CONNECTED
             self.view.ready.set()
-            if self.agent.greets_first:
-                self.asking.speak(None, interruptible=self.agent.interruption.greeting)
+            self._greet(self.in_charge.agent)
             self.microphone.set()
 
+    def _greet(self, agent: RealtimeAgent) -> None:
+        if agent.greeting is not None:
+            self.asking.say(agent.greeting, interruptible=agent.interruption.greeting)
+        elif agent.greets_first:
+            self.asking.speak(None, interruptible=agent.interruption.greeting)
+
+    def _agent_changed(self) -> None:
+        """Another agent is in charge: what listens, judges and runs goes by its settings."""
+        agent, answer = self.in_charge.agent, self.answers.speaking
+        self.user.agent = self.microphone.agent = agent
+        self.user.judge.follow(agent.interruption, agent.turn_detection)
+        self.outbox.run_tool(OfferTools(answer.turn if answer is not None else 0, agent.offered, agent))
+
     def _resume_conversation(self) -> None:
+        self.change.connected()
         self.resumption.tell(self.answers.speaking)
         asked = bool(self.commands.postponed)
         self.commands.carry_out_postponed()
@@ -325,6 +363,7 @@ class _Conductor:
             if not self.asking.verbatim:
                 self.tools.ledger.response_began()
             self.guarding.begun(turn)
+        self.in_charge.has_spoken |= isinstance(event, VOICE)
         if isinstance(event, on.ResponseOutputAudioDelta):  # first: by far the most frequent
             if turn is not None and turn > self.barge_in.floor and self.outbox.fan_out.wants_audio:
                 self.outbox.emit(
@@ -342,8 +381,8 @@ class _Conductor:
             case on.SessionUpdated():
                 if self.configured_epoch != self.epoch:
                     self._configured(event.session.id or "")
-                else:
-                    self.detection.acknowledged()
+                elif self.detection.acknowledged():
+                    self.change.taken()
             case on.ErrorEvent():
                 self._server_error(event)
             case RemoteProtocolError():
@@ -389,6 +428,8 @@ class _Conductor:
         error = event.error
         if error.event_id == f"configure_{self.epoch}" and self.configured_epoch != self.epoch:
             raise ConfigError(f"the server refused the configuration: {error.message}")
+        if self.change.refused(event):
+            return
         if error.code == "conversation_already_has_active_response":
             if self.arbiter.sent_id and self.answers.speaking is not None:  # what began was not that one
                 self.user.uninterruptible.discard(self.answers.speaking.turn)

@@ -98,7 +98,9 @@ def handoff(
         taken = len(inspect.signature(on_handoff).parameters)
         if taken != (1 if input_type is None else 2):
             expected = "the ToolContext" if input_type is None else "the ToolContext and the input"
-            raise ConfigError(f"handoff {tool_name!r}: on_handoff is called with {expected}, but takes {taken} arguments")
+            raise ConfigError(
+                f"handoff {tool_name!r}: on_handoff is called with {expected}, but takes {taken} arguments"
+            )
     accepted, wrapped = _accepted(input_type, tool_name)
     return Handoff(
         target=agent,
