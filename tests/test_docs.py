@@ -2,7 +2,7 @@
 
 What is done with a ```python block is said in a comment on the line before it, words apart by commas:
 
-    <!-- same as docs/examples/embedding.py -->   the block is that file, to the letter
+    <!-- same as examples/text_only.py -->      the block is that file, to the letter
     <!-- save shop.py -->                         written to the page's folder, for the blocks that follow
     <!-- run -->                                  run as a program in that folder; exit status 0
     <!-- run with the local server -->            the same; needs the offline speech stack (marker `speech`)
@@ -27,6 +27,7 @@ import pytest
 import trio_voice
 from trio_voice import channels, errors, liveness, supervisor
 from trio_voice.agent import RealtimeAgent
+from trio_voice.agent_settings import Filler, IdlePrompts
 from trio_voice.config import (
     AgentCapability,
     AudioInputConfig,
@@ -50,7 +51,7 @@ _FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\(([^)\s]+)\)|\bsrc=\"([^\"]+)\"")
 _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 _QUOTED_CELL = re.compile(r"^`([^`]*)`$")
-_PATH = re.compile(r"(?:src|tests|docs|scripts|benchmarks)/[\w./-]+")
+_PATH = re.compile(r"(?:src|tests|docs|scripts|benchmarks|examples)/[\w./-]+")
 _OTHER_MACHINE = re.compile(r"(?<![\w.])/(?:work|home|root|Users)\b")
 
 
@@ -148,7 +149,7 @@ def test_a_copy_of_a_file_is_that_file(block: Block, path: str) -> None:
 
 
 def test_the_readme_shows_the_example() -> None:
-    assert ("README.md", "docs/examples/embedding.py") in [(block.page, path) for block, path in COPIES]
+    assert ("README.md", "examples/text_only.py") in [(block.page, path) for block, path in COPIES]
 
 
 DONE = [block for block in BLOCKS if any(word.startswith(("run", "test")) for word in block.doing)]
@@ -198,7 +199,15 @@ def test_the_table_of_events_is_complete() -> None:
         assert re.findall(r"\w+", rows[name][2]) == fields, f"fields of {name}"
 
 
-OPTIONS: list[type[Any]] = [ConnectionOptions, AudioInputConfig, AudioOutputConfig, RealtimeAgent, InterruptionPolicy]
+OPTIONS: list[type[Any]] = [
+    ConnectionOptions,
+    AudioInputConfig,
+    AudioOutputConfig,
+    RealtimeAgent,
+    InterruptionPolicy,
+    IdlePrompts,
+    Filler,
+]
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=[options.__name__ for options in OPTIONS])
@@ -244,6 +253,7 @@ def test_the_table_of_channels_says_the_capacities() -> None:
         "playback": f"{channels.PLAYBACK_CAPACITY} items",
         "reference": f"{REFERENCE_BLOCKS} blocks",
         "tool calls": f"{channels.TOOL_CAPACITY} items",
+        "checks": f"{channels.CHECK_CAPACITY} items",
         "inbox": f"{channels.INBOX_CAPACITY} items",
         "session events": f"{channels.EVENTS_CAPACITY} for each listener",
     }

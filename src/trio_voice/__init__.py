@@ -33,6 +33,14 @@ if TYPE_CHECKING:
         McpServerHttp as McpServerHttp,
         McpServerStdio as McpServerStdio,
     )
+    from trio_voice.guardrail_functions import (
+        GuardrailContext as GuardrailContext,
+        InputGuardrail as InputGuardrail,
+        OutputGuardrail as OutputGuardrail,
+        Trip as Trip,
+        input_guardrail as input_guardrail,
+        output_guardrail as output_guardrail,
+    )
     from trio_voice.session import RealtimeSession as RealtimeSession
     from trio_voice.config import (
         AgentCapability as AgentCapability,
@@ -69,6 +77,14 @@ _PUBLIC = {
     "agent_tool": ("AgentTool", "ToolContext", "silent"),
     "function_tools": ("FunctionTool", "tool"),
     "mcp_servers": ("HostedMcpTool", "McpServerHttp", "McpServerStdio"),
+    "guardrail_functions": (
+        "GuardrailContext",
+        "InputGuardrail",
+        "OutputGuardrail",
+        "Trip",
+        "input_guardrail",
+        "output_guardrail",
+    ),
     "session": ("RealtimeSession",),
     "config": (
         "AgentCapability",

@@ -11,12 +11,10 @@ from msgspec import UNSET
 
 from trio_voice.conversation_view import ConversationView
 from trio_voice.outbox import Outbox
-from trio_voice.protocol import ConversationItemCreate, Item, ResponseConfig, ResponseCreate
+from trio_voice.protocol import ConversationItemCreate, Item, Maybe, ResponseConfig, ResponseCreate
 from trio_voice.protocol.turns import ResponseArbiter
+from trio_voice.protocol.verbatim import verbatim, words_of
 from trio_voice.server_detection import ServerDetection
-
-VERBATIM = "Say exactly the following text, word for word, and nothing else: "
-"""How a request for words of our own begins."""
 
 
 @attrs.define(eq=False)
@@ -25,12 +23,14 @@ class Asking:
     view: ConversationView
     arbiter: ResponseArbiter
     detection: ServerDetection
+    answers: bool = True
+    """False: the session only writes down what the user says, and a server gives no answers in it."""
     _marked: int = 0
     _texts: int = 0
 
     def respond(self, request: ResponseCreate) -> None:
         """Ask now, or when the response under way is over."""
-        allowed = self.arbiter.request(request)
+        allowed = self.arbiter.request(request) if self.answers else None
         if allowed is not None:
             self.outbox.send(allowed)
 
@@ -46,25 +46,38 @@ class Asking:
     def speak(self, instructions: str | None, *, interruptible: bool = True) -> None:
         """Ask for an answer without a word from the user."""
         config = ResponseConfig(instructions=instructions) if instructions is not None else UNSET
+        self._request(config, interruptible=interruptible)
+
+    def say(self, text: str, *, interruptible: bool = True) -> ResponseCreate:
+        """Have exactly this said. Returns the request, by which it is known as long as it is asked for."""
+        config = ResponseConfig(instructions=verbatim(text), tool_choice="none")
+        return self._request(config, interruptible=interruptible)
+
+    def _request(self, config: Maybe[ResponseConfig], *, interruptible: bool) -> ResponseCreate:
         if interruptible:
-            self.respond(ResponseCreate(response=config))
-            return
+            request = ResponseCreate(response=config)
+        else:
+            self._hold()
+            self._marked += 1
+            request = ResponseCreate(event_id=f"uninterruptible_{self._marked}", response=config or ResponseConfig())
+        self.respond(request)
+        return request
+
+    def _hold(self) -> None:
         update = self.detection.hold()
         if update is not None:
             self.outbox.send(update)
-        self._marked += 1
-        self.respond(ResponseCreate(event_id=f"uninterruptible_{self._marked}", response=config or ResponseConfig()))
-
-    def say(self, text: str) -> None:
-        """Ask for these words."""
-        config = ResponseConfig(instructions=VERBATIM + text, tool_choice="none")
-        self.respond(ResponseCreate(response=config))
 
     @property
     def verbatim(self) -> bool:
-        """The response that was asked for last is words of our own: it tells nothing of what tools found."""
-        config = self.arbiter.sent_config
-        return config is not None and str(config.instructions).startswith(VERBATIM)
+        """The response that was asked for last says words that were given to it: it tells nothing that tools found."""
+        config = self.arbiter.sent.response if self.arbiter.sent is not None else UNSET
+        return words_of(config.instructions or "") is not None if config else False
+
+    @property
+    def begins_verbatim(self) -> bool:
+        """The response that begins is such a one: it answers nothing, as far as can be told."""
+        return self.arbiter.asked and self.verbatim
 
     @property
     def begins_marked(self) -> bool:

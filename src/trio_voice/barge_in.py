@@ -23,7 +23,7 @@ from trio_voice.server_detection import ServerDetection
 from trio_voice.tool_items import CancelTurn
 from trio_voice.tracker import ConversationTracker
 
-Cause: TypeAlias = Literal["speech", "manual"]
+Cause: TypeAlias = Literal["speech", "manual", "guardrail"]
 
 
 @attrs.define(eq=False)
@@ -55,7 +55,8 @@ class BargeIn:
     floor: int = 0
     """Turns at or below it were interrupted."""
     hushed: int = 0
-    """Turns at or below it were interrupted by command: what their tools find is told the model, but not spoken of."""
+    """Turns at or below it were interrupted by command, or a guardrail: what their tools find is told the model, but
+    not spoken of."""
     complete_items: set[str] = attrs.Factory(set)
     """Items of which the server has sent all, and which are not yet played."""
     waiting: list[Command] = attrs.Factory(list)
@@ -80,7 +81,7 @@ class BargeIn:
             return False
         speaking.cancelled_there = reported and self.detection.interrupts
         self.floor = speaking.turn
-        if cause == "manual":
+        if cause != "speech":
             self.hushed = speaking.turn
         self._silencing[speaking.turn] = (speaking, cause)
         self.outbox.fan_out.discard_audio(speaking.turn)

@@ -8,18 +8,21 @@ no tool of it begins, and the model is told exactly what was heard.
 from __future__ import annotations
 
 import math
-from typing import Literal, assert_never
+from typing import assert_never
 
 import attrs
 import trio
-from msgspec.structs import replace
 
 from trio_voice import events
 from trio_voice.agent import RealtimeAgent
+from trio_voice.agent_change import AgentChange
+from trio_voice.agent_in_charge import AgentInCharge
 from trio_voice.answers import Answers
 from trio_voice.asking import Asking
 from trio_voice.barge_in import BargeIn
 from trio_voice.channels import (
+    Checked,
+    CheckText,
     Command,
     EventFanOut,
     FromServer,
@@ -38,10 +41,11 @@ from trio_voice.commands import Commands
 from trio_voice.config import SessionState
 from trio_voice.conversation_view import ConversationView
 from trio_voice.errors import ConfigError
+from trio_voice.guarding import Guarding
 from trio_voice.hosted_calls import HostedCalls
 from trio_voice.interruption import InterruptionJudge, as_told
 from trio_voice.logs import log
-from trio_voice.mcp_tools import McpToolbox, McpTools
+from trio_voice.mcp_tools import McpTools
 from trio_voice.microphone_gate import MicrophoneGate
 from trio_voice.outbox import Outbox
 from trio_voice.protocol import (
@@ -59,17 +63,19 @@ from trio_voice.tool_calls import ToolCalls
 from trio_voice.tool_items import (
     ApprovalWanted,
     ApproverDecided,
-    OfferTools,
     ToolBegun,
     ToolItem,
     ToolProgressed,
     ToolResult,
     ToolStarted,
 )
+from trio_voice.tool_offer import ToolOffer
 from trio_voice.transcripts import Transcripts
 from trio_voice.user_turn import UserTurn
 from trio_voice.utterances import Utterances
 
+VOICE = (on.ResponseOutputAudioDelta, on.ResponseOutputAudioTranscriptDelta, on.ResponseOutputAudioDone)
+"""Sound may take the short way past the conversation; its words do not."""
 HARMLESS_ERRORS = {"response_cancel_not_active", "conversation_already_has_active_response"}
 
 
@@ -78,25 +84,24 @@ async def run(
     *,
     playback: trio.MemorySendChannel[PlaybackItem] | None,
     tool_calls: trio.MemorySendChannel[ToolItem],
+    checks: trio.MemorySendChannel[CheckText],
     fan_out: EventFanOut,
     view: ConversationView,
-    agent: RealtimeAgent,
-    config: SessionConfig,
+    in_charge: AgentInCharge,
     native_resume: bool = False,
-    toolbox: McpToolbox | None = None,
 ) -> None:
     """Conduct until `inbox` is closed. `native_resume`: the server keeps the conversation through a loss.
 
-    Raises: `ConfigError` when the server refuses the configuration.
+    Raises: `ConfigError` when the server refuses the configuration, or there can be none.
     Closes: its sending ends, and every event stream.
     """
-    outbox = Outbox(playback, tool_calls, fan_out, unconfirmed={} if native_resume else None)
+    agent = in_charge.agent
+    outbox = Outbox(playback, tool_calls, fan_out, checks, unconfirmed={} if native_resume else None)
     detection = ServerDetection(as_told(agent.interruption, agent.turn_detection))
     barge_in = BargeIn(outbox, view.history, view.tracker, detection)
     microphone, tools = MicrophoneGate(outbox, view, agent), ToolCalls(outbox, view.tracker, barge_in, view.history)
     utterances = Utterances(push_to_talk=agent.turn_detection is None)
-    conductor = _Conductor(outbox, view, agent, config, barge_in, microphone, tools, utterances, detection)
-    conductor.toolbox = toolbox or conductor.toolbox
+    conductor = _Conductor(outbox, view, in_charge, barge_in, microphone, tools, utterances, detection)
     try:
         with inbox:
             while True:
@@ -123,8 +128,7 @@ async def _receive(inbox: trio.MemoryReceiveChannel[InboxItem], deadline: float)
 class _Conductor:
     outbox: Outbox
     view: ConversationView
-    agent: RealtimeAgent
-    config: SessionConfig
+    in_charge: AgentInCharge
     barge_in: BargeIn
     microphone: MicrophoneGate
     tools: ToolCalls
@@ -138,34 +142,50 @@ class _Conductor:
     """The newest connection whose server has taken the configuration."""
 
     arbiter: ResponseArbiter = attrs.Factory(ResponseArbiter)
-    toolbox: McpToolbox = attrs.Factory(McpToolbox)
-
     asking: Asking = attrs.field(init=False)
     answers: Answers = attrs.field(init=False)
     user: UserTurn = attrs.field(init=False)
+    change: AgentChange = attrs.field(init=False)
     commands: Commands = attrs.field(init=False)
     hosted: HostedCalls = attrs.field(init=False)
+    offer: ToolOffer = attrs.field(init=False)
     resumption: Resumption = attrs.field(init=False)
     transcripts: Transcripts = attrs.field(init=False)
+    guarding: Guarding = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         outbox, view, barge_in, microphone = self.outbox, self.view, self.barge_in, self.microphone
-        self.asking = Asking(outbox, view, self.arbiter, self.detection)
+        agent = self.in_charge.agent
+        self.asking = Asking(outbox, view, self.arbiter, self.detection, answers=not agent.transcribes_only)
         self.answers = Answers(outbox, view, barge_in, microphone, self.asking, self.arbiter)
         self.user = self.answers.user = UserTurn(
             outbox,
             view,
-            self.agent,
+            agent,
             barge_in,
             microphone,
             self.detection,
             speaking=lambda: self.answers.speaking,
             interrupt=self.answers.interrupt,
             respond=self.asking.respond,
-            judge=InterruptionJudge.for_detection(self.agent.interruption, self.agent.turn_detection),
+            judge=InterruptionJudge.for_detection(agent.interruption, agent.turn_detection),
         )
-        self.hosted = HostedCalls(outbox, view.tracker, barge_in, self.tools.ledger, self.agent.name)
-        self.commands = Commands(outbox, view, barge_in, microphone, self.asking, self.answers, self.user, self.hosted)
+        self.change = AgentChange(outbox, self.in_charge, self.detection, self._agent_changed)
+        self.offer = ToolOffer(outbox, self.in_charge, self.detection)
+        self.hosted = HostedCalls(outbox, view.tracker, barge_in, self.tools.ledger, lambda: self.in_charge.agent.name)
+        self.commands = Commands(
+            outbox, view, barge_in, microphone, self.asking, self.answers, self.user, self.hosted, self.change
+        )
+        self.guarding = self.commands.guarding = Guarding(
+            outbox,
+            view,
+            self.answers,
+            self.asking,
+            self.user,
+            in_charge=lambda: self.in_charge.agent,
+            instructions=lambda: self.in_charge.standing_instructions,
+            carry_out=self.commands.carry_out,
+        )
         self.transcripts = Transcripts(outbox, view.history, self.user)
         self.resumption = Resumption(
             outbox, view, barge_in, microphone, self.tools.ledger, self.utterances, self.arbiter
@@ -179,6 +199,7 @@ class _Conductor:
     def look(self) -> None:
         """The deadline has come."""
         self.user.look()
+        self.guarding.ask()
 
     # --- dispatch ---------------------------------------------------------------------------------
 
@@ -205,6 +226,8 @@ class _Conductor:
             case ToolStarted() | ApprovalWanted() | ToolBegun() | ToolProgressed() | ToolResult():
                 self.tools.take(item)
                 self._speak_of_tools()
+            case Checked():
+                self.guarding.checked(item)
             case VoiceHeard(change):
                 self.user.voice_heard(change)
             case Command():
@@ -215,13 +238,14 @@ class _Conductor:
                 self.hosted.decided(item)
                 self._speak_of_tools()
             case McpTools():
-                self._mcp_tools(item)
+                self.offer.take(item, self.answers.newest_turn)
             case events.DeviceLost() | events.DeviceRestored():
                 self.outbox.emit(item)
             case _:
                 assert_never(item)
         if self.detection.held and self.view.connected and not self.user.uninterruptible and not self.user.is_speaking:
             self.asking.release()
+        self.guarding.ask()
         self.view.turn_in_progress = self._turn_in_progress
         self.view.awaiting_server = self.arbiter.asked or self.arbiter.active
         self.view.dropped_control = self.outbox.dropped_control
@@ -234,12 +258,13 @@ class _Conductor:
         processing = self.view.phase is SessionState.PROCESSING
         holding = self.utterances.push_to_talk and self.microphone.listening
         listening = self.user.is_speaking or holding
-        return listening or processing or speaking or self.tools.ledger.running or self.arbiter.asked
+        owed = self.guarding.owed is not None or self.change.under_way
+        return listening or processing or speaking or owed or self.tools.ledger.running or self.arbiter.asked
 
     # --- the connection ---------------------------------------------------------------------------
 
     def _link_up(self, news: LinkUp) -> None:
-        configure = SessionUpdate(event_id=f"configure_{news.epoch}", session=self.config)
+        configure = SessionUpdate(event_id=f"configure_{news.epoch}", session=self._configuration())
         if news.handover is not None:
             self.successor = news
             news.control.send_nowait(Send(configure))
@@ -249,6 +274,16 @@ class _Conductor:
         self.successor = None
         self._move_to(news)
         self.outbox.configure(configure)
+
+    def _configuration(self) -> SessionConfig:
+        """Of the agent in charge. Where it cannot be made any more, what the last server was told holds."""
+        try:
+            self.in_charge.told = self.in_charge.configuration()
+        except ConfigError as problem:
+            if self.in_charge.told is None:
+                raise
+            self.outbox.report(str(problem), code=None, source="session")
+        return self.in_charge.told
 
     def _successor_event(self, news: LinkUp, event: object) -> None:
         """The new connection is configured: move to it, unless something is going on."""
@@ -287,8 +322,10 @@ class _Conductor:
         """Note what the user still waits for; what was under way will not be finished."""
         self.resumption.take_stock(self.answers.speaking)
         self.hosted.connection_gone()
+        self.guarding.connection_gone()
         self.answers.connection_gone()
         self.user.connection_gone()
+        self.change.connection_gone()
         if self.view.phase is SessionState.PROCESSING and not self.resumption.response_owed:
             self.answers.settle()
 
@@ -306,17 +343,31 @@ class _Conductor:
             self.view.tracker.started_at = self.outbox.now
             self.view.phase = SessionState.CONNECTED
             self.view.ready.set()
-            if self.agent.greets_first:
-                self.asking.speak(None, interruptible=self.agent.interruption.greeting)
+            self._greet(self.in_charge.agent)
             self.microphone.set()
 
+    def _greet(self, agent: RealtimeAgent) -> None:
+        if agent.greeting is not None:
+            self.asking.say(agent.greeting, interruptible=agent.interruption.greeting)
+        elif agent.greets_first:
+            self.asking.speak(None, interruptible=agent.interruption.greeting)
+
+    def _agent_changed(self) -> None:
+        """Another agent is in charge: what listens, judges and runs goes by its settings."""
+        agent = self.in_charge.agent
+        self.user.agent = self.microphone.agent = agent
+        self.user.judge.follow(agent.interruption, agent.turn_detection)
+        self.offer.agent_changed(self.answers.newest_turn)
+
     def _resume_conversation(self) -> None:
+        self.change.connected()
         self.resumption.tell(self.answers.speaking)
         asked = bool(self.commands.postponed)
         self.commands.carry_out_postponed()
-        if self.resumption.response_owed and not asked:
+        if self.resumption.response_owed and not asked and self.guarding.owed is None:
             self.asking.respond(ResponseCreate())
         self.resumption.response_owed = False
+        self.guarding.ask()
         self._speak_of_tools()
 
     # --- what the server says ---------------------------------------------------------------------
@@ -328,6 +379,8 @@ class _Conductor:
             self.resumption.response_owed = False
             if not self.asking.verbatim:
                 self.tools.ledger.response_began()
+            self.guarding.begun(turn)
+        self.in_charge.has_spoken |= isinstance(event, VOICE)
         if isinstance(event, on.ResponseOutputAudioDelta):  # first: by far the most frequent
             if turn is not None and turn > self.barge_in.floor and self.outbox.fan_out.wants_audio:
                 self.outbox.emit(
@@ -340,20 +393,21 @@ class _Conductor:
             self.view.tracker.item_seen(entry.item_id, self.outbox.now)
         if turn is None or turn > self.barge_in.floor:
             self.transcripts.take(event)
+            self.guarding.take(turn, event)
         if self.hosted.take(turn, event):
             self._speak_of_tools()
         match event:
             case on.SessionUpdated():
                 if self.configured_epoch != self.epoch:
                     self._configured(event.session.id or "")
-                else:
-                    self.detection.acknowledged()
+                elif self.detection.acknowledged():
+                    self.change.taken()
             case on.ErrorEvent():
                 self._server_error(event)
             case RemoteProtocolError():
                 self.outbox.report(f"the server sent what is no event: {event.reason}", code=None, source="protocol")
             case on.InputAudioBufferSpeechStarted():
-                self.answers.cancel_when_created = False
+                self.answers.cancel_when_created = None
                 self.utterances.began(event.audio_start_ms)
                 self.user.speech_started(event)
             case on.InputAudioBufferSpeechStopped():
@@ -363,6 +417,8 @@ class _Conductor:
                 if isinstance(event, on.InputAudioBufferCommitted):
                     self.utterances.committed(event.item_id)
                 self.user.committed(event)
+                if not self.user.is_dismissed(event.item_id):
+                    self.guarding.forget()
             case on.ConversationItemInputAudioTranscriptionCompleted():
                 self.utterances.words_known(event.item_id)
                 if not event.transcript and self.view.phase is SessionState.PROCESSING:
@@ -384,37 +440,26 @@ class _Conductor:
             case on.ResponseDone():
                 if turn is not None:
                     self.answers.done(turn, event)
+                    self.guarding.made(turn)
                 self._speak_of_tools()
 
     def _server_error(self, event: on.ErrorEvent) -> None:
         error = event.error
         if error.event_id == f"configure_{self.epoch}" and self.configured_epoch != self.epoch:
             raise ConfigError(f"the server refused the configuration: {error.message}")
+        if self.change.refused(event):
+            return
+        self.offer.refused(event)
         if error.code == "conversation_already_has_active_response":
             if self.arbiter.sent_id and self.answers.speaking is not None:  # what began was not that one
                 self.user.uninterruptible.discard(self.answers.speaking.turn)
             self.arbiter.on_collision()
+            self.guarding.collided()
         if error.code == "input_audio_buffer_commit_empty":
             self.utterances.refused()
             self.microphone.respond_on_commit = False
         if error.code not in HARMLESS_ERRORS:
             self.outbox.report(error.message or "unknown error", code=error.code or None, source="server")
-
-    def _mcp_tools(self, news: McpTools) -> None:
-        """A local MCP server has other tools than before, or is gone and being started again."""
-        status: Literal["failed", "completed"] = "completed" if news.failure is None else "failed"
-        names = tuple(tool.name for tool in news.tools)
-        self.outbox.emit(
-            events.McpToolsListed(
-                at=self.outbox.now, server=news.server.name, status=status, tools=names, reason=news.failure
-            )
-        )
-        equipped = self.toolbox.equip(self.agent)
-        tools = [tool.wire_tool() for tool in equipped.tools]
-        if self.config.tools and tools != self.config.tools:
-            self.config = replace(self.config, tools=tools)
-            self.outbox.run_tool(OfferTools(equipped.runnable, self.agent))
-            self.outbox.send(SessionUpdate(session=SessionConfig(tools=tools)))
 
     # --- tools ------------------------------------------------------------------------------------
 

@@ -140,7 +140,7 @@ class Interruption(SessionEvent):
 
     name: ClassVar[str] = "interruption"
     turn: int
-    cause: Literal["speech", "manual"]
+    cause: Literal["speech", "manual", "guardrail"]
     item_id: str | None
     heard_ms: int
     discarded_ms: int
@@ -155,6 +155,25 @@ class FalseAlarm(SessionEvent):
 
     name: ClassVar[str] = "false_alarm"
     turn: int
+
+
+@attrs.frozen(kw_only=True)
+class GuardrailTripped(SessionEvent):
+    """A guardrail found something in the agent's words (`output`) or the user's (`input`): once for each turn.
+
+    `replaced` says whether something else is said instead. It is not where that would come too late: the user has
+    gone on, or was the first to interrupt.
+    """
+
+    name: ClassVar[str] = "guardrail_tripped"
+    guardrail: str
+    kind: Literal["output", "input"]
+    reason: str
+    info: Any
+    item_id: str
+    turn: int | None
+    """Of the response; None for the user's words."""
+    replaced: bool
 
 
 @attrs.frozen(kw_only=True)
@@ -279,7 +298,7 @@ class ErrorReported(SessionEvent):
     name: ClassVar[str] = "error"
     message: str
     code: str | None = None
-    source: Literal["server", "protocol", "device", "tool", "session"] = "session"
+    source: Literal["server", "protocol", "device", "tool", "guardrail", "session"] = "session"
 
 
 @attrs.frozen(kw_only=True)

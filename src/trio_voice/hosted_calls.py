@@ -6,6 +6,7 @@ its output or its loss, and an approval is answered on the connection that asked
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import attrs
@@ -55,7 +56,7 @@ class HostedCalls:
     tracker: ConversationTracker
     barge_in: BargeIn
     ledger: ToolLedger
-    agent: str = ""
+    agent: Callable[[], str]
     """The name of who makes the calls."""
     _listings: dict[str, _Listing] = attrs.Factory(dict)
     _calls: dict[str, _Call] = attrs.Factory(dict)
@@ -248,7 +249,7 @@ class HostedCalls:
             call_id=request_id,
             tool=call.tool,
             arguments=call.arguments,
-            agent=self.agent,
+            agent=self.agent(),
         )
         self.outbox.emit(asked)
         try:

@@ -12,7 +12,6 @@ import math
 import random
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -53,10 +52,17 @@ async def start(
     Raises: `McpServerError` for one that does not start, `ConfigError` without the extra `[mcp]`.
     """
     await trio.to_thread.run_sync(_load)  # most of a second, in which others may go on
+
+    async def begin(server: McpServer, calls: trio.MemoryReceiveChannel[McpCall]) -> None:
+        try:
+            await nursery.start(run, server, calls, toolbox, reports.clone(), rng)
+        except BaseException:
+            toolbox.forget(server)
+            raise
+
     async with trio.open_nursery() as starting:
         for server in servers:
-            one = partial(run, server, toolbox.open(server), toolbox, reports.clone(), rng)
-            starting.start_soon(nursery.start, one)
+            starting.start_soon(begin, server, toolbox.open(server))
 
 
 def _load() -> None:

@@ -7,8 +7,9 @@ Actor ring: no import of the mcp package. The invariant: each call is answered, 
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import trio
@@ -17,6 +18,9 @@ from trio_voice.agent import RealtimeAgent
 from trio_voice.agent_tool import AgentTool, ToolContext
 from trio_voice.errors import McpServerError
 from trio_voice.mcp_servers import ListedTool, McpServer, offered_name
+
+if TYPE_CHECKING:
+    from trio_voice.channels import InboxItem
 
 CALLS_CAPACITY = 64
 
@@ -80,10 +84,31 @@ class McpToolbox:
     calls: dict[McpServer, trio.MemorySendChannel[McpCall]] = attrs.Factory(dict)
     listed: dict[McpServer, tuple[ListedTool, ...]] = attrs.Factory(dict)
 
+    async def start(
+        self,
+        agent: RealtimeAgent,
+        reports: trio.MemorySendChannel[InboxItem],
+        nursery: trio.Nursery,
+        rng: random.Random,
+    ) -> None:
+        """Run those servers of `agent` that do not run yet: before a server is told of it, which has to know the tools.
+
+        Raises: `McpServerError` for one that does not start, `ConfigError` without the extra `[mcp]`.
+        """
+        servers = [server for server in servers_of(agent) if server not in self.calls]
+        if servers:
+            from trio_voice import mcp_client  # here: its extra need not be there, and is slow to import
+
+            await mcp_client.start(servers, self, reports, nursery, rng)
+
     def open(self, server: McpServer) -> trio.MemoryReceiveChannel[McpCall]:
         """The way of calls to a server; the receiving end is for its task."""
         self.calls[server], calls = trio.open_memory_channel[McpCall](CALLS_CAPACITY)
         return calls
+
+    def forget(self, server: McpServer) -> None:
+        """It did not start."""
+        self.calls.pop(server).close()
 
     def close(self) -> None:
         for calls in self.calls.values():
@@ -122,3 +147,8 @@ class McpToolbox:
 def _said(context: ToolContext[Any], error: Exception) -> str:
     """What the model is told of a failure: what the server said of it, without the kind of our error."""
     return str(error)
+
+
+def servers_of(agent: RealtimeAgent) -> tuple[McpServer, ...]:
+    """The local servers that an agent needs, each once."""
+    return tuple(dict.fromkeys(agent.mcp_servers))

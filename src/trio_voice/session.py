@@ -14,13 +14,17 @@ from typing import TYPE_CHECKING, Any, Self
 import attrs
 import trio
 
-from trio_voice import capture, conversation, logs, playback, supervisor, tools
+from trio_voice import capture, conversation, guardrails, logs, playback, supervisor, tools
 from trio_voice.agent import RealtimeAgent
+from trio_voice.agent_in_charge import AgentInCharge, connection_for
+from trio_voice.agent_settings import check_words
 from trio_voice.audio import Frame
 from trio_voice.channels import (
+    CHECK_CAPACITY,
     INBOX_CAPACITY,
     PLAYBACK_CAPACITY,
     TOOL_CAPACITY,
+    CheckText,
     Command,
     CommandName,
     DropOldest,
@@ -40,7 +44,7 @@ from trio_voice.config import (
 from trio_voice.conversation_view import ConversationView
 from trio_voice.device_recovery import DeviceRecovery
 from trio_voice.echo import EchoGate, PlaybackReference
-from trio_voice.errors import ConfigError, SessionEnded
+from trio_voice.errors import ConfigError, SessionEnded, cause_of
 from trio_voice.events import EVENT_NAMES, PROTOCOL_EVENTS, Disconnected, ResponseAudio, SessionEvent
 from trio_voice.frame_filters import FrameFilter
 from trio_voice.logs import log
@@ -71,6 +75,7 @@ class RealtimeSession:
         self,
         agent: RealtimeAgent,
         *,
+        context: Any = None,
         connection: ConnectionOptions | None = None,
         microphone: Microphone | None = None,
         speaker: Speaker | None = None,
@@ -79,31 +84,32 @@ class RealtimeSession:
         capture_filters: Sequence[FrameFilter] = (),
         playback_filters: Sequence[FrameFilter] = (),
         metadata: dict[str, Any] | None = None,
-        context: Any = None,
         approver: tools.Approver | None = None,
         open_stream: supervisor.OpenStream | None = None,
         wall_clock: Callable[[], float] = time.time,
         rng: random.Random | None = None,
     ) -> None:
-        """`microphone` and `speaker` are opened when the agent's capabilities ask for them; None goes without.
+        """`context` is your own object, for instructions that are made of it, and for tools.
+
+        `microphone` and `speaker` are opened when the agent's capabilities ask for them; None goes without.
 
         `capture_filters` see the microphone's frames after what `audio_input` asks for, and before they are sent;
         `playback_filters` see the blocks that the speaker takes.
 
-        `context` is the application's own object; tools find it in their `ToolContext`. `approver`, plain or async, is
+        Tools find `context` in their `ToolContext`. `approver`, plain or async, is
         asked about calls of tools that need approval; without it, `approve()` and `reject()` answer.
 
-        Raises: `ConfigError` for an echo policy without what it needs.
+        Raises: `ConfigError` for an echo policy without what it needs, and for settings that cannot be together.
 
         For tests: `open_stream` makes the byte stream of each connection in place of the network; `wall_clock` tells
         the date, against which a server's session limit is read; `rng` spreads the attempts to reconnect.
         """
-        self.agent = agent
         self.context = context
         self._approver = approver
-        self.connection = connection or ConnectionOptions()
+        self.connection = connection_for(agent, connection or ConnectionOptions())
         self.audio_input = audio_input or AudioInputConfig()
         self.audio_output = audio_output or AudioOutputConfig()
+        self._in_charge = AgentInCharge(agent, self.audio_input, self.audio_output, context, self.connection.model)
         self._microphone = microphone if agent.can(AgentCapability.VOICE_INPUT) else None
         self._speaker = speaker if agent.can(AgentCapability.VOICE_OUTPUT) else None
         self._capture_filters, self._playback_filters = tuple(capture_filters), tuple(playback_filters)
@@ -158,7 +164,9 @@ class RealtimeSession:
         to_conversation, inbox = trio.open_memory_channel[InboxItem](INBOX_CAPACITY)
         to_playback, playback_items = trio.open_memory_channel[PlaybackItem](PLAYBACK_CAPACITY)
         to_tools, tool_items = trio.open_memory_channel[ToolItem](TOOL_CAPACITY)
-        toolbox = McpToolbox()
+        self._toolbox = McpToolbox()
+        self._in_charge.equip = self._toolbox.equip
+        to_guardrails, checks = trio.open_memory_channel[CheckText](CHECK_CAPACITY)
         frames = DropOldest[Frame](max(1, self.audio_input.capacity_ms // self.audio_input.chunk_ms))
         history = History()
         self._view = ConversationView(
@@ -199,22 +207,24 @@ class RealtimeSession:
                     hear = partial(capture.run, frames, microphone=microphone, config=self.audio_input)
                     hear = partial(hear, recovery=self._hearing, filters=self._capture_filters, voice=self._voice)
                     await nursery.start(partial(hear, reports=to_conversation.clone()))
-                await self._start_mcp_servers(toolbox, to_conversation, nursery)
-                equipped = toolbox.equip(self.agent)
+                self._nursery = nursery
+                await self._toolbox.start(self.agent, to_conversation, nursery, self._rng)
+                equipped = self._in_charge.equipped
                 execute = partial(tools.run, tool_items, to_conversation.clone(), tools=equipped.runnable)
                 nursery.start_soon(partial(execute, context=self.context, agent=self.agent, approver=self._approver))
+                look = partial(guardrails.run, checks, to_conversation.clone(), context=self.context)
+                nursery.start_soon(look)
                 nursery.start_soon(
                     partial(
                         conversation.run,
                         inbox,
                         playback=to_playback.clone() if speaker is not None else None,
                         tool_calls=to_tools,
+                        checks=to_guardrails,
                         fan_out=self._fan_out,
                         view=self._view,
-                        agent=self.agent,
-                        config=equipped.session_config(self.audio_input, self.audio_output),
+                        in_charge=self._in_charge,
                         native_resume=self.connection.native_resume,
-                        toolbox=toolbox,
                     )
                 )
                 nursery.start_soon(supervisor.run, self._link)
@@ -228,19 +238,12 @@ class RealtimeSession:
                 playback_items,
                 to_tools,
                 tool_items,
+                to_guardrails,
+                checks,
             ):
                 end.close()
             frames.close()
-            toolbox.close()
-
-    async def _start_mcp_servers(
-        self, toolbox: McpToolbox, to_conversation: trio.MemorySendChannel[InboxItem], nursery: trio.Nursery
-    ) -> None:
-        """Those that run here, before a server is configured: it has to be told of their tools."""
-        if self.agent.mcp_servers:
-            from trio_voice import mcp_client  # here: the extra `[mcp]` need not be there, and is slow to import
-
-            await mcp_client.start(self.agent.mcp_servers, toolbox, to_conversation, nursery, self._rng)
+            self._toolbox.close()
 
     # --- life -------------------------------------------------------------------------------------
 
@@ -267,7 +270,7 @@ class RealtimeSession:
                 yield
                 await self.disconnect()
         except BaseExceptionGroup as group:
-            raise _cause(group) from None
+            raise cause_of(group) from None
 
     async def disconnect(self) -> None:
         """End the session; the body of `async with` goes on. Takes at most about a second, whatever the peer does."""
@@ -323,6 +326,11 @@ class RealtimeSession:
                     await result
             except Exception:
                 log.exception("callback.failed", event_name=event.name)
+
+    @property
+    def agent(self) -> RealtimeAgent:
+        """The agent in charge."""
+        return self._in_charge.agent
 
     @property
     def has_speaker(self) -> bool:
@@ -430,8 +438,8 @@ class RealtimeSession:
 
     async def send_text(self, text: str) -> None:
         """Say something in writing; an answer under way is interrupted."""
-        if not text.strip():
-            raise ConfigError("send_text() needs words; the text is empty")
+        check_words("text", text)
+        self._check_answers("send_text()")
         if not self.agent.can(AgentCapability.TEXT_INPUT):
             raise ConfigError(f"agent {self.agent.name!r} takes no text; give it AgentCapability.TEXT_INPUT")
         await self._command("text", text=text)
@@ -442,6 +450,7 @@ class RealtimeSession:
         With `interruptible=False` neither speech nor text interrupts it: they are answered when it was heard to its
         end. `interrupt()` silences it all the same.
         """
+        self._check_answers("respond()")
         await self._command("respond", instructions=instructions, interruptible=interruptible)
 
     async def approve(self, call_id: str) -> bool:
@@ -452,18 +461,36 @@ class RealtimeSession:
         """The call does not run; the model is told so, and the reason. False when it does not wait, or no more."""
         return await self._command("reject", call_id=call_id, text=reason)
 
-    async def _command(
-        self,
-        do: CommandName,
-        *,
-        text: str = "",
-        instructions: str | None = None,
-        interruptible: bool = True,
-        call_id: str = "",
-    ) -> bool:
+    async def say(self, text: str, *, interruptible: bool = True) -> None:
+        """Have the agent say exactly this, when nothing else is being said; it becomes part of the conversation.
+
+        It can be interrupted as any answer, or not with `interruptible=False`: see `respond()`.
+        """
+        check_words("text", text)
+        self._check_answers("say()")
+        await self._command("say", text=text, interruptible=interruptible)
+
+    async def update_agent(self, agent: RealtimeAgent) -> None:
+        """Have another agent answer from now on; the conversation stays. When this returns, the server has taken it.
+
+        The voice changes only as long as none was heard. The devices stay as they are.
+        Raises: `ConfigError` when the session cannot go on with it, or the server refuses it; the agent that was in
+        charge stays. `McpServerError` when one of its MCP servers does not start.
+        """
+        if self._lifetime is not None and self._ended_at is None:
+            await self._toolbox.start(agent, self._commands, self._nursery, self._rng)
+        await self._command("agent", agent=agent)
+
+    def _check_answers(self, what: str) -> None:
+        if self.agent.transcribes_only:
+            raise ConfigError(
+                f"{what}: agent {self.agent.name!r} only transcribes; give it VOICE_OUTPUT or TEXT_OUTPUT"
+            )
+
+    async def _command(self, do: CommandName, **details: Any) -> bool:
         if self._lifetime is None or self._ended_at is not None:
             raise SessionEnded(f"{do!r} needs a running session: call it inside `async with`, before disconnect()")
-        command = Command(do, text=text, instructions=instructions, interruptible=interruptible, call_id=call_id)
+        command = Command(do, **details)
         try:
             self._commands.send_nowait(command)
         except trio.BrokenResourceError:  # the conversation has ended, and the session is about to
@@ -476,16 +503,6 @@ class RealtimeSession:
             self._waiting.discard(command)
         if command.lost:
             raise SessionEnded(f"the session ended before {do!r} was carried out")
+        if command.refused is not None:
+            raise command.refused
         return command.in_time
-
-
-def _cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The one error in a group of one, however deep; else the group.
-
-    A method that was waiting when the session broke has raised `SessionEnded`: that follows from the error that broke
-    it, and would only hide it.
-    """
-    error: BaseException = group.split(SessionEnded)[1] or group
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error

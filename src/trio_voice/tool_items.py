@@ -39,8 +39,9 @@ class CancelTurn:
 
 @attrs.frozen
 class OfferTools:
-    """From here on calls are for these, and made by this agent."""
+    """What calls of later turns than `after_turn` may run: another agent has taken over."""
 
+    after_turn: int
     tools: Sequence[AgentTool]
     agent: RealtimeAgent | None = None
 

@@ -43,6 +43,7 @@ from trio_voice.tool_items import (
 MAX_OUTPUT_CHARS = 100_000
 """A model cannot use more, and the wire would carry it every time the conversation is restored."""
 MAX_THREADS = 8
+REMEMBERED_OFFERS = 8
 """Plain functions that run at once."""
 MAX_THREADS_LEFT = 56
 """More threads, of functions that nobody waits for any more."""
@@ -70,7 +71,7 @@ async def run(
     with results:
         async with trio.open_nursery() as nursery:
             executor = _Executor(results, nursery, context, approver)
-            executor.offered(OfferTools(tools, agent))
+            executor.offers.append(OfferTools(0, tools, agent))
             async for item in inbox:
                 match item:
                     case RunTool():
@@ -78,7 +79,7 @@ async def run(
                     case CancelTurn(turn):
                         executor.cancel(turn)
                     case OfferTools():
-                        executor.offered(item)
+                        executor.offers.append(item)
                     case Verdict():
                         executor.judge(item)
                     case AskApprover(asked):
@@ -167,8 +168,8 @@ class _Executor:
     nursery: trio.Nursery
     session_context: Any
     approver: Approver | None
-    tools: dict[str, AgentTool] = attrs.Factory(dict)
-    agent: RealtimeAgent | None = None
+    offers: deque[OfferTools] = attrs.Factory(lambda: deque(maxlen=REMEMBERED_OFFERS))
+    """The tools of the newest agents, the one in charge last."""
     calls: dict[str, _Call] = attrs.Factory(dict)
     """By call id, those that have not been answered."""
     cancelled_turn: int = 0
@@ -182,8 +183,9 @@ class _Executor:
 
     # --- what the conversation says: synchronous, in its order ------------------------------------
 
-    def offered(self, item: OfferTools) -> None:
-        self.tools, self.agent = {tool.name: tool for tool in item.tools}, item.agent
+    def offer_of(self, turn: int) -> OfferTools:
+        """What the agent of that turn could call."""
+        return next((offer for offer in reversed(self.offers) if turn > offer.after_turn), self.offers[0])
 
     def cancel(self, turn: int) -> None:
         self.cancelled_turn = max(self.cancelled_turn, turn)
@@ -204,9 +206,11 @@ class _Executor:
     def take(self, asked: RunTool) -> None:
         """A call: whether it may begin, and after which others, is decided before the next item is looked at."""
         offer(self.results, ToolStarted(asked.turn, asked.call_id, asked.tool, asked.arguments))
-        tool = self.tools.get(asked.tool)
+        offered = self.offer_of(asked.turn)
+        tools = {tool.name: tool for tool in offered.tools}
+        tool = tools.get(asked.tool)
         if tool is None:
-            failure = f"there is no tool {asked.tool!r}; there are: {', '.join(sorted(self.tools)) or 'none'}"
+            failure = f"there is no tool {asked.tool!r}; there are: {', '.join(sorted(tools)) or 'none'}"
             self._send(asked, {"error": failure}, failed=True)
             return
         call = self.calls[asked.call_id] = _Call(asked, tool, trio.current_time())
@@ -215,7 +219,7 @@ class _Executor:
             asked.call_id,
             tool.name,
             asked.turn,
-            self.agent,
+            offered.agent,
             tell=partial(self._progress, call),
             thread=partial(self._in_thread, call),
         )

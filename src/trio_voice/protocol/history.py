@@ -55,6 +55,8 @@ class Entry:
     name: str = ""
     arguments: str = ""
     output: str = ""
+    hidden: bool = False
+    """The model no longer knows of it; the application's record does."""
 
     @property
     def heard_text(self) -> str:
@@ -110,8 +112,9 @@ class History:
                 entry = self._at(event.item_id, "message", "user")
                 entry.text, entry.spoken, entry.final = event.transcript, True, True
                 return entry
-            case on.ConversationItemDeleted():
-                return self.delete(event.item_id)
+            case on.ConversationItemDeleted(item_id=item_id):
+                hidden = self._entries.get(item_id)
+                return hidden if hidden is not None and hidden.hidden else self.delete(item_id)
         return None
 
     def add(self, item: Item) -> Entry | None:
@@ -125,6 +128,12 @@ class History:
             entry.heard_share = min(entry.heard_share, heard_ms / received_ms if received_ms else 0.0)
             entry.cut = entry.final = True
         return entry
+
+    def hide(self, item_id: str) -> None:
+        """The server is to forget an item, and is not told of it again: a deletion that it confirms is its own."""
+        entry = self._entries.get(item_id)
+        if entry is not None:
+            entry.hidden = True
 
     def delete(self, item_id: str) -> Entry | None:
         """Forget an item; events about it that are still on their way do not bring it back."""

@@ -37,7 +37,7 @@ def replay(
     events: list[ClientEvent] = []
     superseded = {entry.call_id for entry in history if entry.kind == "mcp_call"}
     for entry in list(history):
-        if entry.item_id in unfinished:
+        if entry.item_id in unfinished or entry.hidden:
             continue
         match entry.kind, entry.role:
             case "message", _:

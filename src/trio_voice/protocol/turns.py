@@ -12,7 +12,6 @@ import attrs
 from msgspec import UNSET
 
 from trio_voice.protocol.client_events import ResponseCreate
-from trio_voice.protocol.responses import ResponseConfig
 from trio_voice.protocol.server_events import ResponseCreated, ResponseDone
 
 REMEMBERED_TURNS = 64
@@ -107,14 +106,14 @@ class ResponseArbiter:
             self._sent = None
 
     @property
+    def sent(self) -> ResponseCreate | None:
+        """The request on its way, or the one that the response under way was asked for with."""
+        return self._sent
+
+    @property
     def sent_id(self) -> str:
         """The id of the request on its way, where it carries one of ours."""
         return (self._sent.event_id or "") if self._sent is not None else ""
-
-    @property
-    def sent_config(self) -> ResponseConfig | None:
-        """What the request on its way asks for beyond the session's settings."""
-        return (self._sent.response or None) if self._sent is not None else None
 
     @property
     def marked_due(self) -> bool:
