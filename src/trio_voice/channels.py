@@ -6,6 +6,7 @@
     playback         downlink, conversation → playback  4096 items   the connection is given up (1)
     reference        the loudspeaker's thread → capture 512 blocks   the oldest is dropped (2)
     tool calls       conversation → tool executor       256 items    the call is answered with an error
+    MCP calls        tool executor → an MCP server's    64 items     the call is answered with an error
     checks           conversation → guardrails          256 items    the words are not looked at, and this is reported
     inbox            everyone → conversation            4096 items   the connection is given up (1)
     session events   conversation → application         4096 each    audio, then the oldest, is dropped, counted
