@@ -6,14 +6,26 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import pytest
 import trio
+from hypothesis import given, strategies as st
 from trio.testing import MockClock
 
 from kit import Call, Peer, call, call_peer
 from trio_voice import ConfigError, HostedMcpTool, RealtimeAgent, events
+from trio_voice.barge_in import BargeIn
+from trio_voice.channels import CheckText, Command, EventFanOut
+from trio_voice.hosted_calls import HostedCalls
+from trio_voice.outbox import Outbox
+from trio_voice.protocol import Item, server_events as on
+from trio_voice.protocol.history import History
 from trio_voice.server.brain import ResponseRequest
-from trio_voice.server.scripted import HostedCall, Say, ScriptedBrain, Step
+from trio_voice.server.scripted import HostedCall, Reply, Say, ScriptedBrain
+from trio_voice.server_detection import ServerDetection
+from trio_voice.tool_items import ToolItem
+from trio_voice.tool_ledger import ToolLedger
+from trio_voice.tracker import ConversationTracker
 
 DOCS = HostedMcpTool("docs", "https://docs.example/mcp", require_approval="never")
 AGENT = RealtimeAgent(tools=[DOCS])
@@ -21,7 +33,7 @@ SEARCH = HostedCall("docs", "search", '{"q": "trio"}', output="found", takes_ms=
 ASKED = HostedCall("docs", "search", '{"q": "trio"}', output="found", needs_approval=True)
 
 
-def brain_of(*replies: Step, tools: Sequence[str] = ("search", "fetch")) -> ScriptedBrain:
+def brain_of(*replies: Reply, tools: Sequence[str] = ("search", "fetch")) -> ScriptedBrain:
     return ScriptedBrain(replies, mcp_tools={"docs": tools})
 
 
@@ -225,3 +237,79 @@ def test_two_servers_of_one_label_cannot_be() -> None:
 
 def test_a_key_is_not_in_the_representation() -> None:
     assert "secret" not in repr(HostedMcpTool("docs", "https://a", authorization="secret", headers={"k": "secret"}))
+
+
+async def test_who_interrupts_is_not_told_of_the_call_behind(autojump_clock: MockClock) -> None:
+    brain = brain_of([Say("Let me look, this will take me a moment.", 3000), SEARCH])
+    async with call(brain, AGENT) as talk:
+        await talk.session.send_text("Search for trio.")
+        await talk.next(events.ToolCalled)
+        await talk.session.interrupt()
+        finished = await talk.next(events.ToolFinished)
+        assert finished.output == "found"
+        await trio.sleep(5)
+        assert len(brain.requests) == 1, "silence was wanted"
+
+
+ITEM: dict[str, Any] = {"type": "mcp_call", "name": "search", "arguments": "{}", "server_label": "docs"}
+
+
+def told_of(call_id: str, request_id: str | None) -> list[on.ServerEvent]:
+    """All that a server may say of one call."""
+    item = Item(id=call_id, approval_request_id=request_id or msgspec.UNSET, **ITEM)
+    done = msgspec.structs.replace(item, output="found")
+    said: list[on.ServerEvent] = [
+        on.ResponseOutputItemAdded(response_id="r", output_index=0, item=item),
+        on.ConversationItemAdded(item=item),
+        on.ResponseMcpCallArgumentsDone(response_id="r", output_index=0, item_id=call_id, arguments="{}"),
+        on.ResponseMcpCallInProgress(item_id=call_id),
+        on.ResponseMcpCallCompleted(item_id=call_id),
+        on.ResponseMcpCallFailed(item_id=call_id),
+        on.ResponseOutputItemDone(response_id="r", output_index=0, item=done),
+        on.ConversationItemDone(item=done),
+    ]
+    if request_id:
+        asked = msgspec.structs.replace(item, type="mcp_approval_request", id=request_id)
+        said.append(on.ResponseOutputItemDone(response_id="r", output_index=0, item=asked))
+    return said
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.sampled_from([*told_of("c1", None), *told_of("c2", "q2")]),
+            st.sampled_from(["approve", "reject", "lost"]),
+        ),
+        max_size=25,
+    )
+)
+def test_whatever_the_server_says_and_in_which_order(said: list[Any]) -> None:
+    told: list[Any] = []
+
+    async def main() -> None:
+        fan_out, history = EventFanOut(), History()
+        stream = fan_out.subscribe()
+        to_tools, _calls = trio.open_memory_channel[ToolItem](1000)
+        outbox = Outbox(None, to_tools, fan_out, trio.open_memory_channel[CheckText](1)[0])
+        tracker = ConversationTracker(history, started_at=0.0)
+        ledger = ToolLedger()
+        barge_in = BargeIn(outbox, history, tracker, ServerDetection(None))
+        hosted = HostedCalls(outbox, tracker, barge_in, ledger, lambda: "agent")
+        for each in said:
+            if each == "lost":
+                hosted.connection_gone()
+            elif isinstance(each, str):
+                hosted.judge(Command(each, call_id="q2"))  # type: ignore[arg-type]
+            else:
+                hosted.take(1, each)
+        hosted.connection_gone()
+        fan_out.close()
+        told.extend([event async for event in stream])
+        assert not ledger.running, "nothing waits for ever"
+        assert ledger.owed <= set(ledger.results)
+
+    trio.run(main, clock=MockClock(autojump_threshold=0))
+    called = [event.call_id for event in told if isinstance(event, events.ToolCalled)]
+    finished = [event.call_id for event in told if isinstance(event, events.ToolFinished)]
+    assert len(called) == len(set(called))
+    assert sorted(called) == sorted(finished), "each call that begins ends, once"

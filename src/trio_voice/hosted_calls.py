@@ -123,7 +123,7 @@ class HostedCalls:
         for item_id, call in (*self._approved.items(), *self._calls.items()):
             if not call.is_over:
                 self._finish(item_id, call, LOST, failed=True)
-            elif not call.told:
+            elif call.began_at is not None and not call.told:
                 self._tell(call.request_id or item_id, call, "", failed=False)
         for known in (self._asked, self._approved, self._calls, self._listings, self._turns):
             known.clear()
@@ -144,10 +144,9 @@ class HostedCalls:
             case "mcp_call":
                 call = self._call(item_id)
                 call.tool, call.arguments = item.name or call.tool, item.arguments or call.arguments
-                if item.approval_request_id and not call.request_id:
-                    call.request_id = item.approval_request_id
-                    asked = self._approved.pop(call.request_id, None)
-                    call.turn = asked.turn if asked is not None else call.turn
+                asked = self._approved.pop(item.approval_request_id or "", None)
+                if asked is not None:
+                    call.request_id, call.turn = item.approval_request_id or "", asked.turn
                 if item.error:
                     self._said(item_id, msgspec.json.encode({"error": item.error}).decode(), failed=True)
                 elif isinstance(item.output, str):
@@ -183,7 +182,9 @@ class HostedCalls:
 
     def _is_new(self, item_id: str, call: _Call) -> bool:
         """A call that was approved goes on under the id of its request, as the application knows it."""
-        return call.request_id in self.ledger.results or self.ledger.begin(item_id)
+        if call.request_id:
+            return self.ledger.results.get(call.request_id, "") is None
+        return self.ledger.begin(item_id)
 
     def _called(self, call_id: str, call: _Call) -> None:
         if not call.request_id:
@@ -208,7 +209,7 @@ class HostedCalls:
         call = self._call(item_id)
         self._begin(item_id)
         self._over(item_id, output)
-        if not call.told:
+        if call.began_at is not None and not call.told:
             call.told = True
             call_id = call.request_id or item_id
             self.ledger.amend(call_id, output)

@@ -71,5 +71,5 @@ def _hosted(entry: Entry, results: Mapping[str, str | None]) -> list[ClientEvent
     """A call that the server made itself, or asked for: as a call of ours, since none of its own can be created."""
     call_id = entry.call_id or entry.item_id
     call = Item.function_call(call_id, entry.name, entry.arguments, id=entry.item_id)
-    output = Item.function_call_output(call_id, results.get(call_id) or NEVER_RUN)
+    output = Item.function_call_output(call_id, results.get(call_id) or results.get(entry.item_id) or NEVER_RUN)
     return [ConversationItemCreate(item=call), ConversationItemCreate(item=output)]
