@@ -207,6 +207,7 @@ async def test_a_server_that_goes_on_by_itself_is_not_asked_to(autojump_clock: M
         finished = await talk.next(events.ToolFinished)
         assert finished.output == "found"
         await talk.next(events.ResponseEnd)
+        await trio.sleep(1)
         await talk.session.disconnect()
     assert asked.count("response.create") == 1
 

@@ -22,8 +22,11 @@ from trio_voice import (
     events,
     tool,
 )
+from trio_voice.config import ALL_CAPABILITIES, AgentCapability
 from trio_voice.mcp_servers import offered_name
+from trio_voice.protocol import TurnDetection
 from trio_voice.server.scripted import Call, Say, ScriptedBrain, Step
+from trio_voice.server_detection import ServerDetection
 
 
 @tool
@@ -174,3 +177,35 @@ def test_keys_are_not_in_the_representation() -> None:
 )
 def test_what_the_model_calls_a_tool(tool_name: str, taken: list[str], name: str | None) -> None:
     assert offered_name(tool_name, "files", taken) == name
+
+
+async def test_another_agent_brings_its_own_servers() -> None:
+    brain = ScriptedBrain([Call("one"), Say("One.", 40), Call("add", '{"a": 1, "b": 1}'), Say("Two.", 40)])
+    first, second = RealtimeAgent(mcp_servers=[raw()]), RealtimeAgent(mcp_servers=[stdio()])
+    async with call(brain, first) as talk:
+        assert (await asked(talk, "Call it.")).output.startswith("one: ")
+        await talk.session.update_agent(second)
+        assert (await asked(talk, "Add.")).output == "2"
+        assert "add" in offered(brain)
+        assert "one" not in offered(brain)
+        with pytest.raises(McpServerError, match="the database is missing"):
+            await talk.session.update_agent(RealtimeAgent(mcp_servers=[raw("dies")]))
+        assert talk.session.agent is second
+
+
+async def test_who_calls_no_tools_needs_no_servers() -> None:
+    quiet = RealtimeAgent(mcp_servers=[raw("dies")], capabilities=ALL_CAPABILITIES - {AgentCapability.FUNCTION_CALLING})
+    async with call(ScriptedBrain(), quiet) as talk:
+        assert not talk.errors()
+
+
+def test_an_update_of_tools_is_not_taken_for_a_change_of_agents() -> None:
+    detection = ServerDetection(TurnDetection())
+    for refused in (False, True):
+        detection.said_more()
+        detection.change(TurnDetection())
+        if refused:
+            detection.not_taken()
+        else:
+            assert not detection.acknowledged()
+        assert detection.acknowledged()

@@ -19,7 +19,7 @@ import msgspec
 import trio
 
 from trio_voice.channels import InboxItem, offer
-from trio_voice.errors import ConfigError, McpServerError
+from trio_voice.errors import ConfigError, McpServerError, cause_of
 from trio_voice.logs import log
 from trio_voice.mcp_process import ServerProcess, transport
 from trio_voice.mcp_servers import ListedTool, McpServer, McpServerStdio
@@ -60,9 +60,12 @@ async def start(
             toolbox.forget(server)
             raise
 
-    async with trio.open_nursery() as starting:
-        for server in servers:
-            starting.start_soon(begin, server, toolbox.open(server))
+    try:
+        async with trio.open_nursery() as starting:
+            for server in servers:
+                starting.start_soon(begin, server, toolbox.open(server))
+    except ExceptionGroup as group:
+        raise cause_of(group) from None
 
 
 def _load() -> None:

@@ -16,6 +16,7 @@ import trio
 
 from trio_voice.agent import RealtimeAgent
 from trio_voice.agent_tool import AgentTool, ToolContext
+from trio_voice.config import AgentCapability
 from trio_voice.errors import McpServerError
 from trio_voice.mcp_servers import ListedTool, McpServer, offered_name
 
@@ -118,7 +119,7 @@ class McpToolbox:
         """The same agent, with what its servers have at present among its tools."""
         if not agent.mcp_servers:
             return agent
-        tools = self.tools_for(agent.mcp_servers, [tool.name for tool in agent.tools])
+        tools = self.tools_for(agent.mcp_servers, [tool.name for tool in agent.offered])
         return attrs.evolve(agent, tools=(*agent.tools, *tools), mcp_servers=())
 
     def tools_for(self, servers: Iterable[McpServer], taken: Iterable[str]) -> tuple[McpTool, ...]:
@@ -150,5 +151,12 @@ def _said(context: ToolContext[Any], error: Exception) -> str:
 
 
 def servers_of(agent: RealtimeAgent) -> tuple[McpServer, ...]:
-    """The local servers that an agent needs, each once."""
-    return tuple(dict.fromkeys(agent.mcp_servers))
+    """The local servers of an agent, and of all to whom it may hand over, each once."""
+    reached: list[RealtimeAgent] = [agent]
+    servers: dict[McpServer, None] = {}
+    for each in reached:
+        servers |= dict.fromkeys(each.mcp_servers if each.can(AgentCapability.FUNCTION_CALLING) else ())
+        for handoff in getattr(each, "handoffs", ()):
+            if not any(handoff.agent is known for known in reached):
+                reached.append(handoff.agent)
+    return tuple(servers)
