@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         input_guardrail as input_guardrail,
         output_guardrail as output_guardrail,
     )
+    from trio_voice.handoff_tools import Handoff as Handoff, handoff as handoff
     from trio_voice.session import RealtimeSession as RealtimeSession
     from trio_voice.config import (
         AgentCapability as AgentCapability,
@@ -78,6 +79,7 @@ _PUBLIC = {
         "input_guardrail",
         "output_guardrail",
     ),
+    "handoff_tools": ("Handoff", "handoff"),
     "session": ("RealtimeSession",),
     "config": (
         "AgentCapability",

@@ -51,6 +51,7 @@ from trio_voice.guardrail_functions import (
     input_guardrail,
     output_guardrail,
 )
+from trio_voice.handoff_tools import Handoff, as_handoffs
 from trio_voice.interruption import as_told
 from trio_voice.protocol import (
     AudioConfig,
@@ -97,6 +98,8 @@ class RealtimeAgent:
     configured, and when the agent takes over."""
     tools: tuple[AgentTool, ...] = attrs.field(default=(), converter=_as_tools)
     """`@tool` functions; a plain typed function is turned into one."""
+    handoffs: tuple[Handoff, ...] = attrs.field(default=(), converter=as_handoffs)
+    """Agents that the model may hand the conversation over to; an agent alone, or what `handoff()` makes of one."""
     voice: str | VoiceId | None = None
     """A name, or the id of a voice of your own; None leaves it to the server."""
     model: str | None = None
@@ -137,10 +140,11 @@ class RealtimeAgent:
     """What it says when a tool keeps the user waiting."""
 
     def __attrs_post_init__(self) -> None:
-        names = [function.name for function in self.tools]
+        names = [function.name for function in (*self.tools, *self.handoffs)]
         twice = {name for name in names if names.count(name) > 1}
         if twice:
-            raise ConfigError(f"agent {self.name!r} has two tools named {min(twice)!r}; rename one")
+            hint = "; give the handoff a tool_name=" if any(each.name in twice for each in self.handoffs) else ""
+            raise ConfigError(f"agent {self.name!r} has two tools named {min(twice)!r}; rename one{hint}")
         if not isinstance(self.instructions, str) and not callable(self.instructions):
             raise ConfigError(f"instructions={self.instructions!r} are no text, and no function that makes one")
         self._check_abilities()
@@ -180,7 +184,7 @@ class RealtimeAgent:
             return
         if self.transcription is None:
             raise ConfigError(f"agent {self.name!r} only transcribes: transcription=None leaves it nothing to do")
-        for name in ("tools", "greets_first", "greeting", "idle_prompts", "filler", "prompt", "tracing"):
+        for name in ("tools", "handoffs", "greets_first", "greeting", "idle_prompts", "filler", "prompt", "tracing"):
             if getattr(self, name):
                 raise ConfigError(
                     f"agent {self.name!r} only transcribes: {name} has no meaning; give it VOICE_OUTPUT or TEXT_OUTPUT"
@@ -197,7 +201,7 @@ class RealtimeAgent:
     @property
     def offered(self) -> tuple[AgentTool, ...]:
         """The tools that the model is told of."""
-        return self.tools if self.can(AgentCapability.FUNCTION_CALLING) else ()
+        return (*self.tools, *self.handoffs) if self.can(AgentCapability.FUNCTION_CALLING) else ()
 
     def instructed(self, context: object) -> str:
         """The instructions, now.

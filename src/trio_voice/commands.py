@@ -6,18 +6,20 @@ until then.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import assert_never
 
 import attrs
 import trio
 
-from trio_voice.agent_change import AgentChange
+from trio_voice.agent_change import AgentChange, Change
 from trio_voice.answers import Answers
 from trio_voice.asking import Asking
 from trio_voice.barge_in import BargeIn
 from trio_voice.channels import Command
 from trio_voice.config import SessionState
 from trio_voice.conversation_view import ConversationView
+from trio_voice.errors import ConfigError
 from trio_voice.guarding import Guarding
 from trio_voice.microphone_gate import MicrophoneGate
 from trio_voice.outbox import Outbox
@@ -85,7 +87,8 @@ class Commands:
             case "say":
                 self.asking.say(command.text, interruptible=command.interruptible)
             case "agent":
-                self.change.ask(command)
+                assert command.agent is not None
+                self.change.ask(Change(command.agent, partial(_settled, command)))
                 return
             case _:
                 assert_never(command.do)
@@ -101,3 +104,8 @@ class Commands:
     def _may_ask(self) -> bool:
         """There is a server, and it has been told what was heard of the answer before."""
         return self.view.connected and not self.barge_in.under_way
+
+
+def _settled(command: Command, problem: ConfigError | None) -> None:
+    command.refused = problem
+    command.done.set()

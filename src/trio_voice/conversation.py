@@ -15,7 +15,7 @@ import trio
 
 from trio_voice import events
 from trio_voice.agent import RealtimeAgent
-from trio_voice.agent_change import AgentChange
+from trio_voice.agent_change import AgentChange, Change
 from trio_voice.agent_in_charge import AgentInCharge
 from trio_voice.answers import Answers
 from trio_voice.asking import Asking
@@ -42,6 +42,7 @@ from trio_voice.config import SessionState
 from trio_voice.conversation_view import ConversationView
 from trio_voice.errors import ConfigError
 from trio_voice.guarding import Guarding
+from trio_voice.handoffs import Handoffs
 from trio_voice.interruption import InterruptionJudge, as_told
 from trio_voice.logs import log
 from trio_voice.microphone_gate import MicrophoneGate
@@ -135,6 +136,8 @@ class _Conductor:
     """Of the connection that is listened to."""
     successor: LinkUp | None = None
     """A connection that is to take its place."""
+    successors_agent: RealtimeAgent | None = None
+    """The one that it was configured for."""
     configured_epoch: int = 0
     """The newest connection whose server has taken the configuration."""
 
@@ -143,6 +146,7 @@ class _Conductor:
     answers: Answers = attrs.field(init=False)
     user: UserTurn = attrs.field(init=False)
     change: AgentChange = attrs.field(init=False)
+    handoffs: Handoffs = attrs.field(init=False)
     commands: Commands = attrs.field(init=False)
     resumption: Resumption = attrs.field(init=False)
     transcripts: Transcripts = attrs.field(init=False)
@@ -166,6 +170,9 @@ class _Conductor:
             judge=InterruptionJudge.for_detection(agent.interruption, agent.turn_detection),
         )
         self.change = AgentChange(outbox, self.in_charge, self.detection, self._agent_changed)
+        self.handoffs = self.tools.handoffs = Handoffs(
+            outbox, view.history, self.answers, self.in_charge, self.change, self.tools.finish
+        )
         self.commands = Commands(outbox, view, barge_in, microphone, self.asking, self.answers, self.user, self.change)
         self.guarding = self.commands.guarding = Guarding(
             outbox,
@@ -250,7 +257,7 @@ class _Conductor:
     def _link_up(self, news: LinkUp) -> None:
         configure = SessionUpdate(event_id=f"configure_{news.epoch}", session=self._configuration())
         if news.handover is not None:
-            self.successor = news
+            self.successor, self.successors_agent = news, self.in_charge.agent
             news.control.send_nowait(Send(configure))
             return
         if self.view.connected:  # the news of the loss was about a connection that had just been replaced
@@ -281,6 +288,8 @@ class _Conductor:
             self._move_to(news)
             self._configured(event.session.id or "")
             news.handover.accepted = True
+            if self.successors_agent is not self.in_charge.agent:  # it was another one when this began
+                self.change.ask(Change(self.in_charge.agent, lambda problem: None))
         else:
             news.control.close()
         news.handover.answered.set()
@@ -341,13 +350,15 @@ class _Conductor:
         self.user.agent = self.microphone.agent = agent
         self.user.judge.follow(agent.interruption, agent.turn_detection)
         self.outbox.run_tool(OfferTools(answer.turn if answer is not None else 0, agent.offered, agent))
+        self.handoffs.changed()
 
     def _resume_conversation(self) -> None:
         self.change.connected()
         self.resumption.tell(self.answers.speaking)
         asked = bool(self.commands.postponed)
         self.commands.carry_out_postponed()
-        if self.resumption.response_owed and not asked and self.guarding.owed is None:
+        answered_anyway = asked or self.guarding.owed is not None or self.handoffs.pending is not None
+        if self.resumption.response_owed and not answered_anyway:
             self.asking.respond(ResponseCreate())
         self.resumption.response_owed = False
         self.guarding.ask()
@@ -383,6 +394,7 @@ class _Conductor:
                     self._configured(event.session.id or "")
                 elif self.detection.acknowledged():
                     self.change.taken()
+                    self._speak_of_tools()
             case on.ErrorEvent():
                 self._server_error(event)
             case RemoteProtocolError():
@@ -429,6 +441,7 @@ class _Conductor:
         if error.event_id == f"configure_{self.epoch}" and self.configured_epoch != self.epoch:
             raise ConfigError(f"the server refused the configuration: {error.message}")
         if self.change.refused(event):
+            self._speak_of_tools()
             return
         if error.code == "conversation_already_has_active_response":
             if self.arbiter.sent_id and self.answers.speaking is not None:  # what began was not that one

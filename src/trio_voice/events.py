@@ -158,6 +158,16 @@ class FalseAlarm(SessionEvent):
 
 
 @attrs.frozen(kw_only=True)
+class HandoffOccurred(SessionEvent):
+    """Another agent is in charge. `call_id`: of the model's call; None where the application did it."""
+
+    name: ClassVar[str] = "handoff"
+    from_agent: str
+    to_agent: str
+    call_id: str | None
+
+
+@attrs.frozen(kw_only=True)
 class GuardrailTripped(SessionEvent):
     """A guardrail found something in the agent's words (`output`) or the user's (`input`): once for each turn.
 

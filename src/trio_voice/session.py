@@ -204,7 +204,7 @@ class RealtimeSession:
                     hear = partial(capture.run, frames, microphone=microphone, config=self.audio_input)
                     hear = partial(hear, recovery=self._hearing, filters=self._capture_filters, voice=self._voice)
                     await nursery.start(partial(hear, reports=to_conversation.clone()))
-                execute = partial(tools.run, tool_items, to_conversation.clone(), tools=self.agent.tools)
+                execute = partial(tools.run, tool_items, to_conversation.clone(), tools=self.agent.offered)
                 nursery.start_soon(partial(execute, context=self.context, agent=self.agent, approver=self._approver))
                 look = partial(guardrails.run, checks, to_conversation.clone(), context=self.context)
                 nursery.start_soon(look)

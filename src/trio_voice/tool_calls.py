@@ -14,6 +14,7 @@ import trio
 
 from trio_voice import events
 from trio_voice.barge_in import BargeIn
+from trio_voice.handoffs import Handoffs
 from trio_voice.outbox import Outbox
 from trio_voice.protocol import ConversationItemCreate, Item
 from trio_voice.protocol.history import History
@@ -39,6 +40,8 @@ class ToolCalls:
     barge_in: BargeIn
     history: History
     ledger: ToolLedger = attrs.Factory(ToolLedger)
+    handoffs: Handoffs = attrs.field(init=False)
+    """Set by the conductor: the two know each other."""
     progress: ToolProgressed | None = None
     """The newest word of a tool that runs, to be said aloud."""
     _later: int = 0
@@ -49,12 +52,17 @@ class ToolCalls:
             return
         call = RunTool(turn, item.call_id, item.name or "", item.arguments or "{}")
         if turn <= self.barge_in.floor:
-            self._finished(_not_run(call, "cancelled: the user interrupted before the tool was started"))
+            self.finish(_not_run(call, "cancelled: the answer was interrupted before the tool was started"))
+            return
+        refusal = self.handoffs.refusal(turn, call.call_id, call.tool)
+        if refusal is not None:
+            self.finish(_not_run(call, refusal))
             return
         try:
             self.outbox.run_tool(call)
         except trio.WouldBlock:
-            self._finished(_not_run(call, "too many tools are waiting already; try again later"))
+            self.handoffs.not_begun(call.call_id)
+            self.finish(_not_run(call, "too many tools are waiting already; try again later"))
 
     def take(self, news: ToolNews) -> None:
         """What the executor says."""
@@ -68,7 +76,8 @@ class ToolCalls:
             case ToolProgressed():
                 self._progressed(news)
             case ToolResult():
-                self._finished(news)
+                if not self.handoffs.takes(news):
+                    self.finish(news)
             case _:
                 assert_never(news)
 
@@ -114,7 +123,7 @@ class ToolCalls:
             )
         )
 
-    def _finished(self, result: ToolResult) -> None:
+    def finish(self, result: ToolResult) -> None:
         """Tell the model, the record and the application. An answer is owed, unless somebody wanted silence."""
         if self.ledger.finish(result.call_id, result.output):
             self._tell_output(result.call_id, result.output)
