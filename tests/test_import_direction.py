@@ -18,6 +18,7 @@ CORE_MODULES = {
     "protocol", "logs", "restart_policy", "tool_ledger", "utterances", "gain", "jitter", "tracks",
     "interruption", "voice_activity", "frame_filters", "echo", "server_detection", "agent_settings", "agent_in_charge",
     "guardrail_functions", "handoff_tools",
+    "pauses",
 }  # fmt: skip
 ACTOR_MODULES = {
     "channels", "capture", "uplink", "downlink", "conversation", "playback", "tools", "supervisor", "session",
@@ -26,7 +27,7 @@ ACTOR_MODULES = {
     "conversation_view", "answers", "commands",
     "microphone_gate",
     "event_streams", "guardrails", "guarding", "handoffs",
-    "agent_change",
+    "agent_change", "initiative",
     "liveness", "outbox", "user_turn", "asking", "resumption", "transcripts", "__init__",
 }  # fmt: skip
 
@@ -38,6 +39,8 @@ ONLY_IMPORTER = {
     "trio_websocket": {"wire.py", "server/listen.py"},
     "soxr": {"audio.py"},
     "pywebrtc_audio": {"devices/webrtc.py"},
+    "starlette": {"devices/browser_page.py"},
+    "hypercorn": {"devices/browser_page.py"},
 }
 """One file per outside thing."""
 

@@ -20,6 +20,7 @@ from trio_voice.agent_settings import (
     ReasoningEffort,
     RetentionRatio,
     Tracing,
+    as_words,
     check_choice,
     check_flag,
     check_include,
@@ -124,7 +125,7 @@ class RealtimeAgent:
     """A prompt that is kept at the server."""
     tracing: Literal["auto"] | Tracing | None = None
     """The server's own trace of the session."""
-    include: tuple[str, ...] = attrs.field(default=(), converter=tuple)
+    include: tuple[str, ...] = attrs.field(default=(), converter=as_words)
     output_guardrails: tuple[OutputGuardrail, ...] = attrs.field(default=(), converter=_as_output_guardrails)
     """They look at what the agent says; a plain function is made one."""
     input_guardrails: tuple[InputGuardrail, ...] = attrs.field(default=(), converter=_as_input_guardrails)
@@ -252,7 +253,7 @@ class RealtimeAgent:
         )
 
     def _transcription(self) -> Transcription | None:
-        if not self.transcription or not self.can(AgentCapability.TRANSCRIPTION):
+        if self.transcription is None or not self.can(AgentCapability.TRANSCRIPTION):
             return None
         if isinstance(self.transcription, str):
             return Transcription(model=self.transcription)

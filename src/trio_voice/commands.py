@@ -21,6 +21,7 @@ from trio_voice.config import SessionState
 from trio_voice.conversation_view import ConversationView
 from trio_voice.errors import ConfigError
 from trio_voice.guarding import Guarding
+from trio_voice.initiative import Initiative
 from trio_voice.microphone_gate import MicrophoneGate
 from trio_voice.outbox import Outbox
 from trio_voice.protocol import ResponseCreate
@@ -38,6 +39,7 @@ class Commands:
     answers: Answers
     user: UserTurn
     change: AgentChange
+    initiative: Initiative
     guarding: Guarding = attrs.field(init=False)
     """Set by the conductor: the two know each other."""
     postponed: list[Command] = attrs.Factory(list)
@@ -51,10 +53,12 @@ class Commands:
         if command.do in ("text", "respond", "say") and not self._may_ask:
             self.postponed.append(command)
             return
+        if command.do in ("text", "listen"):
+            self.initiative.user_is_there()
         match command.do:
             case "interrupt":
                 self.guarding.forget()
-                if not self.answers.interrupt("manual"):
+                if not self.answers.interrupt("manual", whole=True):
                     awaited = self.answers.arbiter.asked or self.view.phase is SessionState.PROCESSING
                     self.answers.cancel_when_created = "manual" if awaited else None
                 if self.barge_in.under_way:

@@ -43,10 +43,12 @@ from trio_voice.conversation_view import ConversationView
 from trio_voice.errors import ConfigError
 from trio_voice.guarding import Guarding
 from trio_voice.handoffs import Handoffs
+from trio_voice.initiative import Initiative
 from trio_voice.interruption import InterruptionJudge, as_told
 from trio_voice.logs import log
 from trio_voice.microphone_gate import MicrophoneGate
 from trio_voice.outbox import Outbox
+from trio_voice.pauses import FillerWatch, IdleWatch
 from trio_voice.protocol import (
     ResponseCreate,
     ServerEvent,
@@ -149,6 +151,7 @@ class _Conductor:
     handoffs: Handoffs = attrs.field(init=False)
     commands: Commands = attrs.field(init=False)
     resumption: Resumption = attrs.field(init=False)
+    initiative: Initiative = attrs.field(init=False)
     transcripts: Transcripts = attrs.field(init=False)
     guarding: Guarding = attrs.field(init=False)
 
@@ -170,10 +173,24 @@ class _Conductor:
             judge=InterruptionJudge.for_detection(agent.interruption, agent.turn_detection),
         )
         self.change = AgentChange(outbox, self.in_charge, self.detection, self._agent_changed)
+        self.initiative = Initiative(
+            outbox,
+            view,
+            barge_in,
+            microphone,
+            self.tools.ledger,
+            self.asking,
+            self.answers,
+            self.user,
+            IdleWatch(agent.idle_prompts),
+            FillerWatch(agent.filler),
+        )
+        self.commands = Commands(
+            outbox, view, barge_in, microphone, self.asking, self.answers, self.user, self.change, self.initiative
+        )
         self.handoffs = self.tools.handoffs = Handoffs(
             outbox, view.history, self.answers, self.in_charge, self.change, self.tools.finish
         )
-        self.commands = Commands(outbox, view, barge_in, microphone, self.asking, self.answers, self.user, self.change)
         self.guarding = self.commands.guarding = Guarding(
             outbox,
             view,
@@ -186,18 +203,20 @@ class _Conductor:
         )
         self.transcripts = Transcripts(outbox, view.history, self.user)
         self.resumption = Resumption(
-            outbox, view, barge_in, microphone, self.tools.ledger, self.utterances, self.arbiter
+            outbox, view, barge_in, microphone, self.tools.ledger, self.utterances, self.asking, self.initiative
         )
 
     @property
     def deadline(self) -> float:
         """When to `look`, unless something comes before."""
-        return self.user.judge.deadline
+        return min(self.user.judge.deadline, self.initiative.deadline)
 
     def look(self) -> None:
         """The deadline has come."""
         self.user.look()
         self.guarding.ask()
+        self.initiative.look()
+        self._show()
 
     # --- dispatch ---------------------------------------------------------------------------------
 
@@ -237,6 +256,10 @@ class _Conductor:
         if self.detection.held and self.view.connected and not self.user.uninterruptible and not self.user.is_speaking:
             self.asking.release()
         self.guarding.ask()
+        self.initiative.watch()
+        self._show()
+
+    def _show(self) -> None:
         self.view.turn_in_progress = self._turn_in_progress
         self.view.awaiting_server = self.arbiter.asked or self.arbiter.active
         self.view.dropped_control = self.outbox.dropped_control
@@ -314,7 +337,6 @@ class _Conductor:
     def _connection_gone(self) -> None:
         """Note what the user still waits for; what was under way will not be finished."""
         self.resumption.take_stock(self.answers.speaking)
-        self.guarding.connection_gone()
         self.answers.connection_gone()
         self.user.connection_gone()
         self.change.connection_gone()
@@ -348,6 +370,7 @@ class _Conductor:
         """Another agent is in charge: what listens, judges and runs goes by its settings."""
         agent, answer = self.in_charge.agent, self.answers.speaking
         self.user.agent = self.microphone.agent = agent
+        self.initiative.follow(agent)
         self.user.judge.follow(agent.interruption, agent.turn_detection)
         self.outbox.run_tool(OfferTools(answer.turn if answer is not None else 0, agent.offered, agent))
         self.handoffs.changed()
@@ -355,7 +378,7 @@ class _Conductor:
     def _resume_conversation(self) -> None:
         self.change.connected()
         self.resumption.tell(self.answers.speaking)
-        asked = bool(self.commands.postponed)
+        asked = any(command.do in ("text", "respond") for command in self.commands.postponed)
         self.commands.carry_out_postponed()
         answered_anyway = asked or self.guarding.owed is not None or self.handoffs.pending is not None
         if self.resumption.response_owed and not answered_anyway:
@@ -370,8 +393,9 @@ class _Conductor:
         if self.outbox.fan_out.wants_protocol:
             self.outbox.emit(events.ServerEventReceived(at=self.outbox.now, event=event))
         if turn is not None and self.answers.begun(turn, event, self.epoch):
-            self.resumption.response_owed = False
-            if not self.asking.verbatim:
+            is_verbatim = self.answers.speaking is not None and self.answers.speaking.is_verbatim
+            if not is_verbatim:
+                self.resumption.response_owed = False
                 self.tools.ledger.response_began()
             self.guarding.begun(turn)
         self.in_charge.has_spoken |= isinstance(event, VOICE)
@@ -400,6 +424,7 @@ class _Conductor:
             case RemoteProtocolError():
                 self.outbox.report(f"the server sent what is no event: {event.reason}", code=None, source="protocol")
             case on.InputAudioBufferSpeechStarted():
+                self.initiative.user_is_there()
                 self.answers.cancel_when_created = None
                 self.utterances.began(event.audio_start_ms)
                 self.user.speech_started(event)
@@ -414,9 +439,12 @@ class _Conductor:
                     self.guarding.forget()
             case on.ConversationItemInputAudioTranscriptionCompleted():
                 self.utterances.words_known(event.item_id)
-                if not event.transcript and self.view.phase is SessionState.PROCESSING:
-                    self.answers.settle()  # a noise: no answer will come
+                if not (event.transcript and self.asking.answers) and self.view.phase is SessionState.PROCESSING:
+                    self.answers.settle()  # a noise, or words that are only written down: no answer will come
                 self._speak_of_tools()
+            case on.ConversationItemInputAudioTranscriptionFailed():
+                if not self.asking.answers and self.view.phase is SessionState.PROCESSING:
+                    self.answers.settle()
             case on.ResponseOutputItemAdded():
                 if turn is not None and event.item.type == "message" and event.item.id:
                     self.answers.item_added(turn, event.item.id)
@@ -444,9 +472,12 @@ class _Conductor:
             self._speak_of_tools()
             return
         if error.code == "conversation_already_has_active_response":
-            if self.arbiter.sent_id and self.answers.speaking is not None:  # what began was not that one
+            if self.answers.speaking is not None:  # what began was not what we asked for
+                self.answers.speaking.is_verbatim = False
+            if self.arbiter.sent_id and self.answers.speaking is not None:
                 self.user.uninterruptible.discard(self.answers.speaking.turn)
             self.arbiter.on_collision()
+            self.asking.withdraw()
             self.guarding.collided()
         if error.code == "input_audio_buffer_commit_empty":
             self.utterances.refused()
