@@ -111,13 +111,13 @@ async def call(
             **options,
         )
         stream = session.events(audio=audio, protocol=protocol)
+        sent: list[ClientEvent] = []
+        if protocol:
+            session.on("client_event", lambda told: sent.append(told.event))
         async with session:
             if listening:
                 await session.start_listening()
-            on = Call(session, microphone, speaker, stream, links)
-            if protocol:
-                session.on("client_event", lambda told: on.sent.append(told.event))
-            yield on
+            yield Call(session, microphone, speaker, stream, links, sent)
         nursery.cancel_scope.cancel()
 
 

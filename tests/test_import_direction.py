@@ -19,6 +19,7 @@ CORE_MODULES = {
     "mcp_servers",
     "interruption", "voice_activity", "frame_filters", "echo", "server_detection", "agent_settings", "agent_in_charge",
     "guardrail_functions", "handoff_tools",
+    "pauses",
 }  # fmt: skip
 ACTOR_MODULES = {
     "channels", "capture", "uplink", "downlink", "conversation", "playback", "tools", "supervisor", "session",
@@ -27,7 +28,7 @@ ACTOR_MODULES = {
     "conversation_view", "answers", "commands",
     "microphone_gate",
     "event_streams", "guardrails", "guarding", "handoffs",
-    "agent_change",
+    "agent_change", "initiative",
     "liveness", "outbox", "user_turn", "asking", "resumption", "transcripts", "__init__",
 }  # fmt: skip
 
@@ -41,6 +42,8 @@ ONLY_IMPORTER = {
     "pywebrtc_audio": {"devices/webrtc.py"},
     "mcp": {"mcp_client.py", "mcp_process.py"},
     "anyio": {"mcp_process.py"},
+    "starlette": {"devices/browser_page.py"},
+    "hypercorn": {"devices/browser_page.py"},
 }
 """One file per outside thing."""
 

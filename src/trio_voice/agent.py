@@ -20,6 +20,7 @@ from trio_voice.agent_settings import (
     ReasoningEffort,
     RetentionRatio,
     Tracing,
+    as_words,
     check_choice,
     check_flag,
     check_include,
@@ -51,6 +52,7 @@ from trio_voice.guardrail_functions import (
     input_guardrail,
     output_guardrail,
 )
+from trio_voice.handoff_tools import Handoff, as_handoffs
 from trio_voice.interruption import as_told
 from trio_voice.mcp_servers import HostedMcpTool, McpServer, McpServerHttp, McpServerStdio
 from trio_voice.protocol import (
@@ -104,6 +106,8 @@ class RealtimeAgent:
     """`@tool` functions; a plain typed function is turned into one. And MCP servers that the Realtime server calls."""
     mcp_servers: tuple[McpServer, ...] = attrs.field(default=(), converter=_as_servers)
     """MCP servers that the session itself runs or reaches; their tools are offered behind `tools`."""
+    handoffs: tuple[Handoff, ...] = attrs.field(default=(), converter=as_handoffs)
+    """Agents that the model may hand the conversation over to; an agent alone, or what `handoff()` makes of one."""
     voice: str | VoiceId | None = None
     """A name, or the id of a voice of your own; None leaves it to the server."""
     model: str | None = None
@@ -128,7 +132,7 @@ class RealtimeAgent:
     """A prompt that is kept at the server."""
     tracing: Literal["auto"] | Tracing | None = None
     """The server's own trace of the session."""
-    include: tuple[str, ...] = attrs.field(default=(), converter=tuple)
+    include: tuple[str, ...] = attrs.field(default=(), converter=as_words)
     output_guardrails: tuple[OutputGuardrail, ...] = attrs.field(default=(), converter=_as_output_guardrails)
     """They look at what the agent says; a plain function is made one."""
     input_guardrails: tuple[InputGuardrail, ...] = attrs.field(default=(), converter=_as_input_guardrails)
@@ -144,10 +148,11 @@ class RealtimeAgent:
     """What it says when a tool keeps the user waiting."""
 
     def __attrs_post_init__(self) -> None:
-        names = [function.name for function in self.tools]
+        names = [function.name for function in (*self.tools, *self.handoffs)]
         twice = {name for name in names if names.count(name) > 1}
         if twice:
-            raise ConfigError(f"agent {self.name!r} has two tools named {min(twice)!r}; rename one")
+            hint = "; give the handoff a tool_name=" if any(each.name in twice for each in self.handoffs) else ""
+            raise ConfigError(f"agent {self.name!r} has two tools named {min(twice)!r}; rename one{hint}")
         if not isinstance(self.instructions, str) and not callable(self.instructions):
             raise ConfigError(f"instructions={self.instructions!r} are no text, and no function that makes one")
         self._check_abilities()
@@ -196,7 +201,7 @@ class RealtimeAgent:
             return
         if self.transcription is None:
             raise ConfigError(f"agent {self.name!r} only transcribes: transcription=None leaves it nothing to do")
-        for name in ("tools", "greets_first", "greeting", "idle_prompts", "filler", "prompt", "tracing"):
+        for name in ("tools", "handoffs", "greets_first", "greeting", "idle_prompts", "filler", "prompt", "tracing"):
             if getattr(self, name):
                 raise ConfigError(
                     f"agent {self.name!r} only transcribes: {name} has no meaning; give it VOICE_OUTPUT or TEXT_OUTPUT"
@@ -204,8 +209,8 @@ class RealtimeAgent:
 
     @property
     def runnable(self) -> tuple[AgentTool, ...]:
-        """Those of its tools that the session runs."""
-        return tuple(tool for tool in self.tools if isinstance(tool, AgentTool))
+        """Those of them that the session runs."""
+        return tuple(tool for tool in self.offered if isinstance(tool, AgentTool))
 
     def can(self, capability: AgentCapability) -> bool:
         return capability in self.capabilities
@@ -218,7 +223,7 @@ class RealtimeAgent:
     @property
     def offered(self) -> tuple[AgentTool | HostedMcpTool, ...]:
         """The tools that the model is told of."""
-        return self.tools if self.can(AgentCapability.FUNCTION_CALLING) else ()
+        return (*self.tools, *self.handoffs) if self.can(AgentCapability.FUNCTION_CALLING) else ()
 
     def instructed(self, context: object) -> str:
         """The instructions, now.
@@ -269,7 +274,7 @@ class RealtimeAgent:
         )
 
     def _transcription(self) -> Transcription | None:
-        if not self.transcription or not self.can(AgentCapability.TRANSCRIPTION):
+        if self.transcription is None or not self.can(AgentCapability.TRANSCRIPTION):
             return None
         if isinstance(self.transcription, str):
             return Transcription(model=self.transcription)

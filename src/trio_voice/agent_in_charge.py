@@ -17,13 +17,23 @@ from msgspec.structs import replace
 from trio_voice.agent import RealtimeAgent
 from trio_voice.config import AudioInputConfig, AudioOutputConfig, ConnectionOptions
 from trio_voice.errors import ConfigError
-from trio_voice.protocol import AudioConfig, AudioInput, AudioOutput, Maybe, SessionConfig, TurnDetection, VoiceId
+from trio_voice.protocol import (
+    AudioConfig,
+    AudioInput,
+    AudioOutput,
+    Maybe,
+    SessionConfig,
+    Transcription,
+    TurnDetection,
+    VoiceId,
+)
 
 AnyStruct = TypeVar("AnyStruct", bound=Struct)
 
 DEFAULTS = SessionConfig(
     audio=AudioConfig(
         input=AudioInput(
+            transcription=Transcription(language=None, prompt=None, languages=None, keywords=None, delay=None),
             turn_detection=TurnDetection(
                 create_response=True,
                 interrupt_response=True,
@@ -32,7 +42,7 @@ DEFAULTS = SessionConfig(
                 silence_duration_ms=500,
                 idle_timeout_ms=None,
                 eagerness="auto",
-            )
+            ),
         ),
         output=AudioOutput(speed=1.0),
     ),

@@ -6,7 +6,7 @@ protocol allows, and what does not is a `ConfigError` that names the field, what
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Literal, TypeAlias, get_args
 
 import attrs
@@ -34,6 +34,10 @@ DETECTION_RANGES: dict[str, tuple[float, float]] = {
 }
 EAGERNESS = ("low", "medium", "high", "auto")
 WITHOUT_PROMPT = "gpt-realtime-whisper"
+
+
+def as_words(given: Iterable[str]) -> tuple[str, ...]:
+    return tuple(given)
 
 
 @attrs.frozen
@@ -110,7 +114,7 @@ class IdlePrompts:
     """
 
     after_ms: int = 8_000
-    phrases: tuple[str, ...] = attrs.field(default=("Are you still there?",), converter=tuple)
+    phrases: tuple[str, ...] = attrs.field(default=("Are you still there?",), converter=as_words)
     """Said word for word, one after the other; the last again and again."""
     instructions: str | None = None
     """In place of phrases: how the model is to break the silence."""
@@ -129,7 +133,7 @@ class Filler:
     """What the agent says, once, when a tool has kept the user waiting in silence for `after_ms`."""
 
     after_ms: int = 1_500
-    phrases: tuple[str, ...] = attrs.field(default=("One moment, please.",), converter=tuple)
+    phrases: tuple[str, ...] = attrs.field(default=("One moment, please.",), converter=as_words)
     """Said word for word: another one at each wait, in turn."""
 
     def __attrs_post_init__(self) -> None:

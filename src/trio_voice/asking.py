@@ -25,6 +25,8 @@ class Asking:
     detection: ServerDetection
     answers: bool = True
     """False: the session only writes down what the user says, and a server gives no answers in it."""
+    filling: ResponseCreate | None = None
+    """The newest request of `fill`."""
     _marked: int = 0
     _texts: int = 0
 
@@ -48,20 +50,37 @@ class Asking:
         config = ResponseConfig(instructions=instructions) if instructions is not None else UNSET
         self._request(config, interruptible=interruptible)
 
-    def say(self, text: str, *, interruptible: bool = True) -> ResponseCreate:
-        """Have exactly this said. Returns the request, by which it is known as long as it is asked for."""
-        config = ResponseConfig(instructions=verbatim(text), tool_choice="none")
-        return self._request(config, interruptible=interruptible)
+    def say(self, text: str, *, interruptible: bool = True) -> None:
+        """Have exactly this said."""
+        self._request(saying(text), interruptible=interruptible)
 
-    def _request(self, config: Maybe[ResponseConfig], *, interruptible: bool) -> ResponseCreate:
-        if interruptible:
-            request = ResponseCreate(response=config)
-        else:
+    def fill(self, text: str = "", *, instructions: str | None = None) -> None:
+        """Have exactly this said, or something by `instructions`, for the moment only.
+
+        It is not owed to anybody: a lost connection takes it along, and so does whatever else is said first.
+        """
+        config = saying(text) if instructions is None else ResponseConfig(instructions=instructions)
+        self.filling = ResponseCreate(response=config)
+        self.respond(self.filling)
+
+    def withdraw(self) -> None:
+        """What `fill` asked for is not wanted any more, if it has not begun."""
+        if self.filling is not None:
+            self.arbiter.forget(self.filling)
+
+    def again(self, request: ResponseCreate) -> None:
+        """Ask another server for what the one before was asked for."""
+        if request.event_id:
             self._hold()
-            self._marked += 1
-            request = ResponseCreate(event_id=f"uninterruptible_{self._marked}", response=config or ResponseConfig())
         self.respond(request)
-        return request
+
+    def _request(self, config: Maybe[ResponseConfig], *, interruptible: bool) -> None:
+        if interruptible:
+            self.respond(ResponseCreate(response=config))
+            return
+        self._hold()
+        self._marked += 1
+        self.respond(ResponseCreate(event_id=f"uninterruptible_{self._marked}", response=config or ResponseConfig()))
 
     def _hold(self) -> None:
         update = self.detection.hold()
@@ -89,6 +108,11 @@ class Asking:
         update = None if self.arbiter.marked_due else self.detection.release()
         if update is not None:
             self.outbox.send(update)
+
+
+def saying(text: str) -> ResponseConfig:
+    """What asks for exactly these words."""
+    return ResponseConfig(instructions=verbatim(text), tool_choice="none")
 
 
 def failure_of(details: object) -> str:

@@ -37,7 +37,7 @@ from trio_voice.event_streams import (
 )
 from trio_voice.events import DeviceLost, DeviceRestored
 from trio_voice.mcp_tools import McpTools
-from trio_voice.tool_items import ApproverDecided, ToolNews
+from trio_voice.tool_items import ToolNews
 
 if TYPE_CHECKING:
     from trio_voice.agent import RealtimeAgent
@@ -292,7 +292,6 @@ InboxItem: TypeAlias = (
     | Command
     | DeviceNews
     | McpTools
-    | ApproverDecided
 )
 
 

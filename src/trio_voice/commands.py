@@ -6,20 +6,23 @@ until then.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import assert_never
 
 import attrs
 import trio
 
-from trio_voice.agent_change import AgentChange
+from trio_voice.agent_change import AgentChange, Change
 from trio_voice.answers import Answers
 from trio_voice.asking import Asking
 from trio_voice.barge_in import BargeIn
 from trio_voice.channels import Command
 from trio_voice.config import SessionState
 from trio_voice.conversation_view import ConversationView
+from trio_voice.errors import ConfigError
 from trio_voice.guarding import Guarding
 from trio_voice.hosted_calls import HostedCalls
+from trio_voice.initiative import Initiative
 from trio_voice.microphone_gate import MicrophoneGate
 from trio_voice.outbox import Outbox
 from trio_voice.protocol import ResponseCreate
@@ -36,10 +39,11 @@ class Commands:
     asking: Asking
     answers: Answers
     user: UserTurn
-    hosted: HostedCalls
     change: AgentChange
+    initiative: Initiative
     guarding: Guarding = attrs.field(init=False)
     """Set by the conductor: the two know each other."""
+    hosted: HostedCalls = attrs.field(init=False)
     postponed: list[Command] = attrs.Factory(list)
     """What was asked for when it could not be; each caller waits, so they are as many as the callers."""
 
@@ -51,10 +55,12 @@ class Commands:
         if command.do in ("text", "respond", "say") and not self._may_ask:
             self.postponed.append(command)
             return
+        if command.do in ("text", "listen"):
+            self.initiative.user_is_there()
         match command.do:
             case "interrupt":
                 self.guarding.forget()
-                if not self.answers.interrupt("manual"):
+                if not self.answers.interrupt("manual", whole=True):
                     awaited = self.answers.arbiter.asked or self.view.phase is SessionState.PROCESSING
                     self.answers.cancel_when_created = "manual" if awaited else None
                 if self.barge_in.under_way:
@@ -89,7 +95,8 @@ class Commands:
             case "say":
                 self.asking.say(command.text, interruptible=command.interruptible)
             case "agent":
-                self.change.ask(command)
+                assert command.agent is not None
+                self.change.ask(Change(command.agent, partial(_settled, command)))
                 return
             case _:
                 assert_never(command.do)
@@ -105,3 +112,8 @@ class Commands:
     def _may_ask(self) -> bool:
         """There is a server, and it has been told what was heard of the answer before."""
         return self.view.connected and not self.barge_in.under_way
+
+
+def _settled(command: Command, problem: ConfigError | None) -> None:
+    command.refused = problem
+    command.done.set()

@@ -8,14 +8,13 @@ no tool of it begins, and the model is told exactly what was heard.
 from __future__ import annotations
 
 import math
-from typing import assert_never
 
 import attrs
 import trio
 
 from trio_voice import events
 from trio_voice.agent import RealtimeAgent
-from trio_voice.agent_change import AgentChange
+from trio_voice.agent_change import AgentChange, Change
 from trio_voice.agent_in_charge import AgentInCharge
 from trio_voice.answers import Answers
 from trio_voice.asking import Asking
@@ -42,12 +41,14 @@ from trio_voice.config import SessionState
 from trio_voice.conversation_view import ConversationView
 from trio_voice.errors import ConfigError
 from trio_voice.guarding import Guarding
-from trio_voice.hosted_calls import HostedCalls
+from trio_voice.handoffs import Handoffs
+from trio_voice.initiative import Initiative
 from trio_voice.interruption import InterruptionJudge, as_told
 from trio_voice.logs import log
 from trio_voice.mcp_tools import McpTools
 from trio_voice.microphone_gate import MicrophoneGate
 from trio_voice.outbox import Outbox
+from trio_voice.pauses import FillerWatch, IdleWatch
 from trio_voice.protocol import (
     ResponseCreate,
     ServerEvent,
@@ -60,15 +61,7 @@ from trio_voice.protocol.turns import ResponseArbiter
 from trio_voice.resumption import Resumption
 from trio_voice.server_detection import ServerDetection
 from trio_voice.tool_calls import ToolCalls
-from trio_voice.tool_items import (
-    ApprovalWanted,
-    ApproverDecided,
-    ToolBegun,
-    ToolItem,
-    ToolProgressed,
-    ToolResult,
-    ToolStarted,
-)
+from trio_voice.tool_items import ToolItem
 from trio_voice.tool_offer import ToolOffer
 from trio_voice.transcripts import Transcripts
 from trio_voice.user_turn import UserTurn
@@ -138,6 +131,8 @@ class _Conductor:
     """Of the connection that is listened to."""
     successor: LinkUp | None = None
     """A connection that is to take its place."""
+    successors_agent: RealtimeAgent | None = None
+    """The one that it was configured for."""
     configured_epoch: int = 0
     """The newest connection whose server has taken the configuration."""
 
@@ -146,10 +141,11 @@ class _Conductor:
     answers: Answers = attrs.field(init=False)
     user: UserTurn = attrs.field(init=False)
     change: AgentChange = attrs.field(init=False)
+    handoffs: Handoffs = attrs.field(init=False)
     commands: Commands = attrs.field(init=False)
-    hosted: HostedCalls = attrs.field(init=False)
     offer: ToolOffer = attrs.field(init=False)
     resumption: Resumption = attrs.field(init=False)
+    initiative: Initiative = attrs.field(init=False)
     transcripts: Transcripts = attrs.field(init=False)
     guarding: Guarding = attrs.field(init=False)
 
@@ -172,9 +168,24 @@ class _Conductor:
         )
         self.change = AgentChange(outbox, self.in_charge, self.detection, self._agent_changed)
         self.offer = ToolOffer(outbox, self.in_charge, self.detection)
-        self.hosted = HostedCalls(outbox, view.tracker, barge_in, self.tools.ledger, lambda: self.in_charge.agent.name)
+        self.initiative = Initiative(
+            outbox,
+            view,
+            barge_in,
+            microphone,
+            self.tools.ledger,
+            self.asking,
+            self.answers,
+            self.user,
+            IdleWatch(agent.idle_prompts),
+            FillerWatch(agent.filler),
+        )
         self.commands = Commands(
-            outbox, view, barge_in, microphone, self.asking, self.answers, self.user, self.hosted, self.change
+            outbox, view, barge_in, microphone, self.asking, self.answers, self.user, self.change, self.initiative
+        )
+        self.commands.hosted = self.tools.hosted
+        self.handoffs = self.tools.handoffs = Handoffs(
+            outbox, view.history, self.answers, self.in_charge, self.change, self.tools.finish
         )
         self.guarding = self.commands.guarding = Guarding(
             outbox,
@@ -188,18 +199,20 @@ class _Conductor:
         )
         self.transcripts = Transcripts(outbox, view.history, self.user)
         self.resumption = Resumption(
-            outbox, view, barge_in, microphone, self.tools.ledger, self.utterances, self.arbiter
+            outbox, view, barge_in, microphone, self.tools.ledger, self.utterances, self.asking, self.initiative
         )
 
     @property
     def deadline(self) -> float:
         """When to `look`, unless something comes before."""
-        return self.user.judge.deadline
+        return min(self.user.judge.deadline, self.initiative.deadline)
 
     def look(self) -> None:
         """The deadline has come."""
         self.user.look()
         self.guarding.ask()
+        self.initiative.look()
+        self._show()
 
     # --- dispatch ---------------------------------------------------------------------------------
 
@@ -223,29 +236,27 @@ class _Conductor:
             case Interrupted():
                 self.barge_in.silenced(item, self.answers.speaking)
                 self.commands.carry_out_postponed()
-            case ToolStarted() | ApprovalWanted() | ToolBegun() | ToolProgressed() | ToolResult():
-                self.tools.take(item)
-                self._speak_of_tools()
             case Checked():
                 self.guarding.checked(item)
             case VoiceHeard(change):
                 self.user.voice_heard(change)
             case Command():
                 self.commands.carry_out(item)
-                if item.do in ("approve", "reject"):
-                    self._speak_of_tools()
-            case ApproverDecided():
-                self.hosted.decided(item)
                 self._speak_of_tools()
             case McpTools():
                 self.offer.take(item, self.answers.newest_turn)
             case events.DeviceLost() | events.DeviceRestored():
                 self.outbox.emit(item)
-            case _:
-                assert_never(item)
+            case _:  # the news of tools
+                self.tools.take(item)
+                self._speak_of_tools()
         if self.detection.held and self.view.connected and not self.user.uninterruptible and not self.user.is_speaking:
             self.asking.release()
         self.guarding.ask()
+        self.initiative.watch()
+        self._show()
+
+    def _show(self) -> None:
         self.view.turn_in_progress = self._turn_in_progress
         self.view.awaiting_server = self.arbiter.asked or self.arbiter.active
         self.view.dropped_control = self.outbox.dropped_control
@@ -266,7 +277,7 @@ class _Conductor:
     def _link_up(self, news: LinkUp) -> None:
         configure = SessionUpdate(event_id=f"configure_{news.epoch}", session=self._configuration())
         if news.handover is not None:
-            self.successor = news
+            self.successor, self.successors_agent = news, self.in_charge.agent
             news.control.send_nowait(Send(configure))
             return
         if self.view.connected:  # the news of the loss was about a connection that had just been replaced
@@ -297,6 +308,8 @@ class _Conductor:
             self._move_to(news)
             self._configured(event.session.id or "")
             news.handover.accepted = True
+            if self.successors_agent is not self.in_charge.agent:  # it was another one when this began
+                self.change.ask(Change(self.in_charge.agent, lambda problem: None))
         else:
             news.control.close()
         news.handover.answered.set()
@@ -321,8 +334,7 @@ class _Conductor:
     def _connection_gone(self) -> None:
         """Note what the user still waits for; what was under way will not be finished."""
         self.resumption.take_stock(self.answers.speaking)
-        self.hosted.connection_gone()
-        self.guarding.connection_gone()
+        self.tools.hosted.connection_gone()
         self.answers.connection_gone()
         self.user.connection_gone()
         self.change.connection_gone()
@@ -356,15 +368,18 @@ class _Conductor:
         """Another agent is in charge: what listens, judges and runs goes by its settings."""
         agent = self.in_charge.agent
         self.user.agent = self.microphone.agent = agent
+        self.initiative.follow(agent)
         self.user.judge.follow(agent.interruption, agent.turn_detection)
         self.offer.agent_changed(self.answers.newest_turn)
+        self.handoffs.changed()
 
     def _resume_conversation(self) -> None:
         self.change.connected()
         self.resumption.tell(self.answers.speaking)
-        asked = bool(self.commands.postponed)
+        asked = any(command.do in ("text", "respond") for command in self.commands.postponed)
         self.commands.carry_out_postponed()
-        if self.resumption.response_owed and not asked and self.guarding.owed is None:
+        answered_anyway = asked or self.guarding.owed is not None or self.handoffs.pending is not None
+        if self.resumption.response_owed and not answered_anyway:
             self.asking.respond(ResponseCreate())
         self.resumption.response_owed = False
         self.guarding.ask()
@@ -376,8 +391,9 @@ class _Conductor:
         if self.outbox.fan_out.wants_protocol:
             self.outbox.emit(events.ServerEventReceived(at=self.outbox.now, event=event))
         if turn is not None and self.answers.begun(turn, event, self.epoch):
-            self.resumption.response_owed = False
-            if not self.asking.verbatim:
+            is_verbatim = self.answers.speaking is not None and self.answers.speaking.is_verbatim
+            if not is_verbatim:
+                self.resumption.response_owed = False
                 self.tools.ledger.response_began()
             self.guarding.begun(turn)
         self.in_charge.has_spoken |= isinstance(event, VOICE)
@@ -394,7 +410,7 @@ class _Conductor:
         if turn is None or turn > self.barge_in.floor:
             self.transcripts.take(event)
             self.guarding.take(turn, event)
-        if self.hosted.take(turn, event):
+        if self.tools.hosted.take(turn, event):
             self._speak_of_tools()
         match event:
             case on.SessionUpdated():
@@ -402,11 +418,13 @@ class _Conductor:
                     self._configured(event.session.id or "")
                 elif self.detection.acknowledged():
                     self.change.taken()
+                    self._speak_of_tools()
             case on.ErrorEvent():
                 self._server_error(event)
             case RemoteProtocolError():
                 self.outbox.report(f"the server sent what is no event: {event.reason}", code=None, source="protocol")
             case on.InputAudioBufferSpeechStarted():
+                self.initiative.user_is_there()
                 self.answers.cancel_when_created = None
                 self.utterances.began(event.audio_start_ms)
                 self.user.speech_started(event)
@@ -421,9 +439,12 @@ class _Conductor:
                     self.guarding.forget()
             case on.ConversationItemInputAudioTranscriptionCompleted():
                 self.utterances.words_known(event.item_id)
-                if not event.transcript and self.view.phase is SessionState.PROCESSING:
-                    self.answers.settle()  # a noise: no answer will come
+                if not (event.transcript and self.asking.answers) and self.view.phase is SessionState.PROCESSING:
+                    self.answers.settle()  # a noise, or words that are only written down: no answer will come
                 self._speak_of_tools()
+            case on.ConversationItemInputAudioTranscriptionFailed():
+                if not self.asking.answers and self.view.phase is SessionState.PROCESSING:
+                    self.answers.settle()
             case on.ResponseOutputItemAdded():
                 if turn is not None and event.item.type == "message" and event.item.id:
                     self.answers.item_added(turn, event.item.id)
@@ -448,12 +469,15 @@ class _Conductor:
         if error.event_id == f"configure_{self.epoch}" and self.configured_epoch != self.epoch:
             raise ConfigError(f"the server refused the configuration: {error.message}")
         if self.change.refused(event):
+            self._speak_of_tools()
             return
-        self.offer.refused(event)
         if error.code == "conversation_already_has_active_response":
-            if self.arbiter.sent_id and self.answers.speaking is not None:  # what began was not that one
+            if self.answers.speaking is not None:  # what began was not what we asked for
+                self.answers.speaking.is_verbatim = False
+            if self.arbiter.sent_id and self.answers.speaking is not None:
                 self.user.uninterruptible.discard(self.answers.speaking.turn)
             self.arbiter.on_collision()
+            self.asking.withdraw()
             self.guarding.collided()
         if error.code == "input_audio_buffer_commit_empty":
             self.utterances.refused()

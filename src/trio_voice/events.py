@@ -158,6 +158,28 @@ class FalseAlarm(SessionEvent):
 
 
 @attrs.frozen(kw_only=True)
+class UserIdle(SessionEvent):
+    """The agent's `idle_prompts` were no use: nobody has said anything since.
+
+    `silent_ms` is the length of the silence after the last of them. It comes once; any word of the user begins anew.
+    """
+
+    name: ClassVar[str] = "user_idle"
+    prompts: int
+    silent_ms: int
+
+
+@attrs.frozen(kw_only=True)
+class HandoffOccurred(SessionEvent):
+    """Another agent is in charge. `call_id`: of the model's call; None where the application did it."""
+
+    name: ClassVar[str] = "handoff"
+    from_agent: str
+    to_agent: str
+    call_id: str | None
+
+
+@attrs.frozen(kw_only=True)
 class GuardrailTripped(SessionEvent):
     """A guardrail found something in the agent's words (`output`) or the user's (`input`): once for each turn.
 

@@ -15,7 +15,7 @@ import trio
 from trio_voice import events
 from trio_voice.agent import RealtimeAgent
 from trio_voice.answers import Answers
-from trio_voice.asking import Asking
+from trio_voice.asking import Asking, saying
 from trio_voice.channels import Checked, CheckText, Command
 from trio_voice.config import SessionState
 from trio_voice.conversation_view import ConversationView
@@ -61,8 +61,8 @@ class Guarding:
     """Go on with a command whose text may stand."""
     owed: Trip | None = None
     """Something is to be said in place of what was stopped, and was not yet asked for."""
-    _requested: tuple[Trip, ResponseCreate] | None = None
-    """The same, with its request, from then on until it was made."""
+    _requested: ResponseCreate | None = None
+    """The same, from then on until it was made. A lost connection does not take it along: see `Resumption`."""
     _in_place: int = 0
     """The newest turn that was said in place of another."""
     _unchecked: bool = False
@@ -84,7 +84,7 @@ class Guarding:
         """A response has begun: its words are those of the agent that is in charge now."""
         self._turn, self._agent = turn, self.in_charge()
         self._seen.clear()
-        if self._requested is not None and self.answers.arbiter.sent is self._requested[1]:
+        if self._requested is not None and self.answers.arbiter.sent is self._requested:
             self._in_place = turn
 
     def take(self, turn: int | None, event: object) -> None:
@@ -244,15 +244,16 @@ class Guarding:
             trip, self.owed = self.owed, None
             self._unchecked = trip.say is not None
             if trip.say is not None:
-                request = self.asking.say(trip.say)
+                config = saying(trip.say)
             else:
-                instructions = f"{self.instructions()}\n\n{trip.instructions}".strip()
-                request = ResponseCreate(response=ResponseConfig(instructions=instructions))
-                self.asking.respond(request)
-            self._requested = (trip, request)
+                config = ResponseConfig(instructions=f"{self.instructions()}\n\n{trip.instructions}".strip())
+            self._requested = ResponseCreate(response=config)
+            self.asking.respond(self._requested)
 
     def forget(self) -> None:
         """The user has gone on: what was to be said instead is no longer wanted."""
+        if self._requested is not None:
+            self.answers.arbiter.forget(self._requested)
         self.owed = self._requested = None
 
     def made(self, turn: int) -> None:
@@ -264,15 +265,6 @@ class Guarding:
         """What began was the server's own, not what we had asked for: that is asked for again."""
         if self._requested is not None and self._in_place == self._turn:
             self._in_place = 0
-
-    def connection_gone(self) -> None:
-        """What was asked for in place of something, and has not a word yet, is to be asked for again."""
-        speaking = self.answers.speaking
-        begun = speaking is not None and speaking.turn == self._in_place
-        entries = (self.view.history.get(item_id) for item_id in speaking.item_ids) if speaking is not None else ()
-        if self._requested is not None and not (begun and any(entry is not None and entry.text for entry in entries)):
-            self.owed = self._requested[0]
-        self._requested = None
 
 
 def _not_to_be_answered(guardrail: Guardrail, trip: Trip) -> str:

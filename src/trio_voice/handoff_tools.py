@@ -65,7 +65,7 @@ class Handoff(AgentTool):
                 value = await context.in_thread(tell)
                 if inspect.isawaitable(value):
                     await value
-        return {"agent": self.agent.name, "note": "The conversation was handed over to you. Go on with it."}
+        return {"assistant": self.agent.name}
 
 
 def handoff(
@@ -87,7 +87,11 @@ def handoff(
 
     Raises: `ConfigError` for what cannot be, `ToolSchemaError` for an `input_type` that JSON cannot carry.
     """
-    name = getattr(agent, "name", None) if not inspect.isroutine(agent) else None
+    from trio_voice.agent import RealtimeAgent  # here: it imports this module
+
+    if not isinstance(agent, RealtimeAgent) and not callable(agent):
+        raise ConfigError(f"a handoff leads to an agent, or to a function that gives one, not to {agent!r}")
+    name = agent.name if isinstance(agent, RealtimeAgent) else None
     if tool_name is None:
         if name is None:
             raise ConfigError("a handoff to an agent that a function gives needs a tool_name=")
@@ -123,8 +127,9 @@ def _accepted(input_type: Any, tool_name: str) -> tuple[Parameters, bool]:
         (schema,), definitions = msgspec.json.schema_components([input_type])
     except TypeError as error:
         raise ToolSchemaError(f"handoff {tool_name!r}: its input_type cannot be put into JSON ({error})") from error
-    own = definitions.get(schema.get("$ref", "").rpartition("/")[2], schema)
-    if "properties" in own:
+    own = definitions.get(schema.get("$ref", "").rpartition("/")[2], {})
+    names_itself = schema.get("$ref", "") in str(definitions)
+    if "properties" in own and not names_itself:
         return Parameters(input_type, object_schema(input_type, tool_name)), False
     wrapper = msgspec.defstruct(f"{tool_name}_arguments", [("input", input_type)], forbid_unknown_fields=True)
     return Parameters(wrapper, object_schema(wrapper, tool_name)), True

@@ -15,6 +15,7 @@ import attrs
 import trio
 
 from trio_voice.agent import RealtimeAgent
+from trio_voice.agent_in_charge import AgentInCharge
 from trio_voice.agent_tool import AgentTool, ToolContext
 from trio_voice.config import AgentCapability
 from trio_voice.errors import McpServerError
@@ -82,25 +83,32 @@ class McpTool(AgentTool):
 class McpToolbox:
     """Which tools the local servers of a session have at present. Each server's task writes its own; others read."""
 
+    _in_charge: AgentInCharge = attrs.Factory(lambda: AgentInCharge(RealtimeAgent()))
+    _rng: random.Random = attrs.Factory(random.Random)
     calls: dict[McpServer, trio.MemorySendChannel[McpCall]] = attrs.Factory(dict)
     listed: dict[McpServer, tuple[ListedTool, ...]] = attrs.Factory(dict)
+    _home: tuple[trio.MemorySendChannel[InboxItem], trio.Nursery] | None = None
+    """Where their news goes, and where they run."""
 
-    async def start(
-        self,
-        agent: RealtimeAgent,
-        reports: trio.MemorySendChannel[InboxItem],
-        nursery: trio.Nursery,
-        rng: random.Random,
-    ) -> None:
+    def __attrs_post_init__(self) -> None:
+        self._in_charge.equip = self.equip
+
+    async def begin(self, reports: trio.MemorySendChannel[InboxItem], nursery: trio.Nursery) -> None:
+        """Run the servers of the agent in charge in `nursery`. Raises: see `start`."""
+        self._home = (reports, nursery)
+        await self.start(self._in_charge.agent)
+
+    async def start(self, agent: RealtimeAgent) -> None:
         """Run those servers of `agent` that do not run yet: before a server is told of it, which has to know the tools.
+        Nothing happens before `begin`.
 
         Raises: `McpServerError` for one that does not start, `ConfigError` without the extra `[mcp]`.
         """
         servers = [server for server in servers_of(agent) if server not in self.calls]
-        if servers:
+        if servers and self._home is not None:
             from trio_voice import mcp_client  # here: its extra need not be there, and is slow to import
 
-            await mcp_client.start(servers, self, reports, nursery, rng)
+            await mcp_client.start(servers, self, *self._home, self._rng)
 
     def open(self, server: McpServer) -> trio.MemoryReceiveChannel[McpCall]:
         """The way of calls to a server; the receiving end is for its task."""
@@ -156,7 +164,7 @@ def servers_of(agent: RealtimeAgent) -> tuple[McpServer, ...]:
     servers: dict[McpServer, None] = {}
     for each in reached:
         servers |= dict.fromkeys(each.mcp_servers if each.can(AgentCapability.FUNCTION_CALLING) else ())
-        for handoff in getattr(each, "handoffs", ()):
+        for handoff in each.handoffs:
             if not any(handoff.agent is known for known in reached):
                 reached.append(handoff.agent)
     return tuple(servers)

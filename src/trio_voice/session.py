@@ -164,8 +164,7 @@ class RealtimeSession:
         to_conversation, inbox = trio.open_memory_channel[InboxItem](INBOX_CAPACITY)
         to_playback, playback_items = trio.open_memory_channel[PlaybackItem](PLAYBACK_CAPACITY)
         to_tools, tool_items = trio.open_memory_channel[ToolItem](TOOL_CAPACITY)
-        self._toolbox = McpToolbox()
-        self._in_charge.equip = self._toolbox.equip
+        self._toolbox = McpToolbox(self._in_charge, self._rng)
         to_guardrails, checks = trio.open_memory_channel[CheckText](CHECK_CAPACITY)
         frames = DropOldest[Frame](max(1, self.audio_input.capacity_ms // self.audio_input.chunk_ms))
         history = History()
@@ -207,10 +206,10 @@ class RealtimeSession:
                     hear = partial(capture.run, frames, microphone=microphone, config=self.audio_input)
                     hear = partial(hear, recovery=self._hearing, filters=self._capture_filters, voice=self._voice)
                     await nursery.start(partial(hear, reports=to_conversation.clone()))
-                self._nursery = nursery
-                await self._toolbox.start(self.agent, to_conversation, nursery, self._rng)
-                equipped = self._in_charge.equipped
-                execute = partial(tools.run, tool_items, to_conversation.clone(), tools=equipped.runnable)
+                await self._toolbox.begin(to_conversation, nursery)
+                execute = partial(
+                    tools.run, tool_items, to_conversation.clone(), tools=self._in_charge.equipped.runnable
+                )
                 nursery.start_soon(partial(execute, context=self.context, agent=self.agent, approver=self._approver))
                 look = partial(guardrails.run, checks, to_conversation.clone(), context=self.context)
                 nursery.start_soon(look)
@@ -477,8 +476,8 @@ class RealtimeSession:
         Raises: `ConfigError` when the session cannot go on with it, or the server refuses it; the agent that was in
         charge stays. `McpServerError` when one of its MCP servers does not start.
         """
-        if self._lifetime is not None and self._ended_at is None:
-            await self._toolbox.start(agent, self._commands, self._nursery, self._rng)
+        if self._ended_at is None:
+            await self._toolbox.start(agent)
         await self._command("agent", agent=agent)
 
     def _check_answers(self, what: str) -> None:

@@ -135,4 +135,4 @@ class ApproverDecided:
     reason: str
 
 
-ToolNews: TypeAlias = ToolStarted | ApprovalWanted | ToolBegun | ToolProgressed | ToolResult
+ToolNews: TypeAlias = ToolStarted | ApprovalWanted | ToolBegun | ToolProgressed | ToolResult | ApproverDecided

@@ -14,7 +14,7 @@ from trio_voice import events
 from trio_voice.agent_in_charge import AgentInCharge
 from trio_voice.mcp_tools import McpTools
 from trio_voice.outbox import Outbox
-from trio_voice.protocol import SessionUpdate, server_events as on
+from trio_voice.protocol import SessionUpdate
 from trio_voice.server_detection import ServerDetection
 from trio_voice.tool_items import OfferTools
 
@@ -42,14 +42,7 @@ class ToolOffer:
 
     def run_after(self, turn: int) -> None:
         """Calls of later turns are for these."""
-        agent = self.in_charge.equipped
-        runnable = agent.runnable if agent.offered else ()
-        self.outbox.run_tool(OfferTools(turn, runnable, self.in_charge.agent))
-
-    def refused(self, event: on.ErrorEvent) -> None:
-        """An error. If it is about the tools, the server goes on with those that it had."""
-        if (event.error.event_id or "").startswith("tools_"):
-            self.detection.not_taken()
+        self.outbox.run_tool(OfferTools(turn, self.in_charge.equipped.runnable, self.in_charge.agent))
 
     def _retool(self) -> bool:
         """Tell the server of tools that it does not know. In an outage the next configuration does."""

@@ -35,6 +35,30 @@ def cut_at_share(text: str, share: float) -> str:
     return text[:cut].rstrip()
 
 
+@attrs.frozen
+class HistoryItem:
+    """One item of the conversation, as it stood when it was looked at."""
+
+    id: str
+    kind: str
+    """`message`, `function_call`, `function_call_output`, or whatever else the server has."""
+    role: str = ""
+    """Of a message: `user`, `assistant` or `system`."""
+    text: str = ""
+    """All the words, as far as they are known."""
+    heard_text: str = ""
+    """The words that reached the user: all of them, unless the item was interrupted."""
+    truncated: bool = False
+    """Words were lost to an interruption."""
+    spoken: bool = False
+    """The words came with sound."""
+    call_id: str = ""
+    name: str = ""
+    """Of a function call: the tool."""
+    arguments: str = ""
+    output: str = ""
+
+
 @attrs.define(eq=False)
 class Entry:
     """One item of the conversation."""
@@ -67,6 +91,22 @@ class Entry:
     def truncated(self) -> bool:
         """Words were lost to an interruption."""
         return self.heard_share < 1.0
+
+    def shown(self) -> HistoryItem:
+        """What the application sees of it."""
+        return HistoryItem(
+            id=self.item_id,
+            kind=self.kind,
+            role=self.role,
+            text=self.text,
+            heard_text=self.heard_text,
+            truncated=self.truncated,
+            spoken=self.spoken,
+            call_id=self.call_id,
+            name=self.name,
+            arguments=self.arguments,
+            output=self.output,
+        )
 
 
 class History:

@@ -120,6 +120,15 @@ class ResponseArbiter:
         """A request with an id of ours is on its way, or waits."""
         return (self.asked and bool(self.sent_id)) or any(waiting.event_id for waiting in self._waiting)
 
+    def forget(self, request: ResponseCreate) -> None:
+        """It waits, and is not wanted any more."""
+        self._waiting = deque(waiting for waiting in self._waiting if waiting is not request)
+
+    def unanswered(self, *, unheard: bool) -> list[ResponseCreate]:
+        """What was asked for and is not answered; with `unheard`, what the response under way was asked for too."""
+        on_its_way = self._sent is not None and (self.asked or (self.active and unheard))
+        return [*([self._sent] if self._sent is not None and on_its_way else []), *self._waiting]
+
     def on_connection_lost(self) -> None:
         self.active, self.asked = False, False
         self.drop_waiting()
