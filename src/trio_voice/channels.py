@@ -271,10 +271,10 @@ class Command:
     done: trio.Event = attrs.Factory(trio.Event)
     lost: bool = False
     """The session ended first."""
-    in_time: bool = False
-    """It was about a call that waited for it."""
     refused: ConfigError | None = None
     """Why it was not carried out."""
+    in_time: bool = False
+    """It was about a call that waited for it."""
 
 
 DeviceNews: TypeAlias = DeviceLost | DeviceRestored
