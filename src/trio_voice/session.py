@@ -213,19 +213,10 @@ class RealtimeSession:
                 nursery.start_soon(partial(execute, context=self.context, agent=self.agent, approver=self._approver))
                 look = partial(guardrails.run, checks, to_conversation.clone(), context=self.context)
                 nursery.start_soon(look)
-                nursery.start_soon(
-                    partial(
-                        conversation.run,
-                        inbox,
-                        playback=to_playback.clone() if speaker is not None else None,
-                        tool_calls=to_tools,
-                        checks=to_guardrails,
-                        fan_out=self._fan_out,
-                        view=self._view,
-                        in_charge=self._in_charge,
-                        native_resume=self.connection.native_resume,
-                    )
-                )
+                conduct = partial(conversation.run, inbox, tool_calls=to_tools, checks=to_guardrails)
+                conduct = partial(conduct, playback=to_playback.clone() if speaker is not None else None)
+                conduct = partial(conduct, fan_out=self._fan_out, view=self._view, in_charge=self._in_charge)
+                nursery.start_soon(partial(conduct, native_resume=self.connection.native_resume))
                 nursery.start_soon(supervisor.run, self._link)
                 task_status.started()
         finally:
