@@ -35,6 +35,20 @@ if TYPE_CHECKING:
     )
     from trio_voice.agent_tool import AgentTool as AgentTool, ToolContext as ToolContext, silent as silent
     from trio_voice.function_tools import FunctionTool as FunctionTool, tool as tool
+    from trio_voice.mcp_servers import (
+        HostedMcpTool as HostedMcpTool,
+        McpServerHttp as McpServerHttp,
+        McpServerStdio as McpServerStdio,
+    )
+    from trio_voice.guardrail_functions import (
+        GuardrailContext as GuardrailContext,
+        InputGuardrail as InputGuardrail,
+        OutputGuardrail as OutputGuardrail,
+        Trip as Trip,
+        input_guardrail as input_guardrail,
+        output_guardrail as output_guardrail,
+    )
+    from trio_voice.handoff_tools import Handoff as Handoff, handoff as handoff
     from trio_voice.session import RealtimeSession as RealtimeSession
     from trio_voice.config import (
         AgentCapability as AgentCapability,
@@ -57,6 +71,7 @@ if TYPE_CHECKING:
         ConfigError as ConfigError,
         DeviceError as DeviceError,
         EngineMissing as EngineMissing,
+        McpServerError as McpServerError,
         SessionEnded as SessionEnded,
         ToolArgumentsError as ToolArgumentsError,
         ToolSchemaError as ToolSchemaError,
@@ -70,6 +85,16 @@ _PUBLIC = {
     "agent_settings": ("Filler", "IdlePrompts", "Prompt", "RetentionRatio", "Tracing"),
     "agent_tool": ("AgentTool", "ToolContext", "silent"),
     "function_tools": ("FunctionTool", "tool"),
+    "mcp_servers": ("HostedMcpTool", "McpServerHttp", "McpServerStdio"),
+    "guardrail_functions": (
+        "GuardrailContext",
+        "InputGuardrail",
+        "OutputGuardrail",
+        "Trip",
+        "input_guardrail",
+        "output_guardrail",
+    ),
+    "handoff_tools": ("Handoff", "handoff"),
     "session": ("RealtimeSession",),
     "config": (
         "AgentCapability",
@@ -86,6 +111,7 @@ _PUBLIC = {
         "ConfigError",
         "DeviceError",
         "EngineMissing",
+        "McpServerError",
         "SessionEnded",
         "ToolArgumentsError",
         "ToolSchemaError",

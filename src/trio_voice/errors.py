@@ -51,6 +51,10 @@ class EngineMissing(TrioVoiceError):
     """A part of the offline speech stack is not installed; the message says how to get it."""
 
 
+class McpServerError(TrioVoiceError):
+    """An MCP server did not start, or could not do what it was called for."""
+
+
 def cause_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """The one error in a group of one, however deep; else the group.
 

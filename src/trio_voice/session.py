@@ -14,14 +14,16 @@ from typing import TYPE_CHECKING, Any, Self
 import attrs
 import trio
 
-from trio_voice import capture, conversation, logs, playback, supervisor, tools
+from trio_voice import capture, conversation, guardrails, logs, playback, supervisor, tools
 from trio_voice.agent import RealtimeAgent
 from trio_voice.agent_in_charge import AgentInCharge, connection_for
 from trio_voice.audio import Frame
 from trio_voice.channels import (
+    CHECK_CAPACITY,
     INBOX_CAPACITY,
     PLAYBACK_CAPACITY,
     TOOL_CAPACITY,
+    CheckText,
     Command,
     CommandName,
     DropOldest,
@@ -45,6 +47,7 @@ from trio_voice.errors import ConfigError, SessionEnded, cause_of
 from trio_voice.events import EVENT_NAMES, PROTOCOL_EVENTS, Disconnected, ResponseAudio, SessionEvent
 from trio_voice.frame_filters import FrameFilter
 from trio_voice.logs import log
+from trio_voice.mcp_tools import McpToolbox
 from trio_voice.protocol.history import History
 from trio_voice.tool_items import ToolItem
 from trio_voice.tracker import ConversationTracker, ConversationTurn, SessionMetrics, TranscriptLine
@@ -160,6 +163,8 @@ class RealtimeSession:
         to_conversation, inbox = trio.open_memory_channel[InboxItem](INBOX_CAPACITY)
         to_playback, playback_items = trio.open_memory_channel[PlaybackItem](PLAYBACK_CAPACITY)
         to_tools, tool_items = trio.open_memory_channel[ToolItem](TOOL_CAPACITY)
+        self._toolbox = McpToolbox(self._in_charge, self._rng)
+        to_guardrails, checks = trio.open_memory_channel[CheckText](CHECK_CAPACITY)
         frames = DropOldest[Frame](max(1, self.audio_input.capacity_ms // self.audio_input.chunk_ms))
         history = History()
         self._view = ConversationView(
@@ -200,27 +205,26 @@ class RealtimeSession:
                     hear = partial(capture.run, frames, microphone=microphone, config=self.audio_input)
                     hear = partial(hear, recovery=self._hearing, filters=self._capture_filters, voice=self._voice)
                     await nursery.start(partial(hear, reports=to_conversation.clone()))
-                execute = partial(tools.run, tool_items, to_conversation.clone(), tools=self.agent.tools)
-                nursery.start_soon(partial(execute, context=self.context, agent=self.agent, approver=self._approver))
-                nursery.start_soon(
-                    partial(
-                        conversation.run,
-                        inbox,
-                        playback=to_playback.clone() if speaker is not None else None,
-                        tool_calls=to_tools,
-                        fan_out=self._fan_out,
-                        view=self._view,
-                        in_charge=self._in_charge,
-                        native_resume=self.connection.native_resume,
-                    )
+                await self._toolbox.begin(to_conversation, nursery)
+                execute = partial(
+                    tools.run, tool_items, to_conversation.clone(), tools=self._in_charge.equipped.runnable
                 )
+                nursery.start_soon(partial(execute, context=self.context, agent=self.agent, approver=self._approver))
+                look = partial(guardrails.run, checks, to_conversation.clone(), context=self.context)
+                nursery.start_soon(look)
+                conduct = partial(conversation.run, inbox, tool_calls=to_tools, checks=to_guardrails)
+                conduct = partial(conduct, playback=to_playback.clone() if speaker is not None else None)
+                conduct = partial(conduct, fan_out=self._fan_out, view=self._view, in_charge=self._in_charge)
+                nursery.start_soon(partial(conduct, native_resume=self.connection.native_resume))
                 nursery.start_soon(supervisor.run, self._link)
                 task_status.started()
         finally:
             self._end()
-            for end in (to_conversation, inbox, to_playback, playback_items, to_tools, tool_items):
+            ends = (to_conversation, inbox, to_playback, playback_items, to_tools, tool_items, to_guardrails, checks)
+            for end in ends:
                 end.close()
             frames.close()
+            self._toolbox.close()
 
     # --- life -------------------------------------------------------------------------------------
 
@@ -442,8 +446,10 @@ class RealtimeSession:
 
         The voice changes only as long as none was heard. The devices stay as they are.
         Raises: `ConfigError` when the session cannot go on with it, or the server refuses it; the agent that was in
-        charge stays.
+        charge stays. `McpServerError` when one of its MCP servers does not start.
         """
+        if self._ended_at is None:
+            await self._toolbox.start(agent)
         await self._command("agent", agent=agent)
 
     async def approve(self, call_id: str) -> bool:
