@@ -15,12 +15,12 @@ ROOT = Path(trio_voice.__file__).parent
 CORE_MODULES = {
     "audio", "errors", "config", "events", "playback_buffer", "agent", "function_tools", "tracker",
     "protocol", "logs", "restart_policy", "tool_ledger", "utterances", "gain", "jitter", "tracks",
-    "interruption", "voice_activity", "frame_filters", "echo", "server_detection",
+    "interruption", "voice_activity", "frame_filters", "echo", "server_detection", "usage", "history_export",
 }  # fmt: skip
 ACTOR_MODULES = {
     "channels", "capture", "uplink", "downlink", "conversation", "playback", "tools", "supervisor", "session",
     "journal", "voice_agent", "barge_in", "device_recovery",
-    "tool_calls",
+    "tool_calls", "history_edits", "session_history",
     "conversation_view", "answers", "commands",
     "microphone_gate",
     "liveness", "outbox", "user_turn", "asking", "resumption", "transcripts", "__init__",

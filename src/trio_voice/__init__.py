@@ -45,10 +45,13 @@ if TYPE_CHECKING:
         ToolUse as ToolUse,
         TranscriptLine as TranscriptLine,
     )
+    from trio_voice.protocol.history import HistoryItem as HistoryItem
+    from trio_voice.usage import Prices as Prices, TokenUsage as TokenUsage
     from trio_voice.errors import (
         ConfigError as ConfigError,
         DeviceError as DeviceError,
         EngineMissing as EngineMissing,
+        HistoryError as HistoryError,
         SessionEnded as SessionEnded,
         ToolSchemaError as ToolSchemaError,
         TrioVoiceError as TrioVoiceError,
@@ -71,10 +74,13 @@ _PUBLIC = {
     ),
     "audio": ("AudioFormat", "Frame"),
     "tracker": ("ConversationTracker", "ConversationTurn", "SessionMetrics", "ToolUse", "TranscriptLine"),
+    "protocol.history": ("HistoryItem",),
+    "usage": ("Prices", "TokenUsage"),
     "errors": (
         "ConfigError",
         "DeviceError",
         "EngineMissing",
+        "HistoryError",
         "SessionEnded",
         "ToolSchemaError",
         "TrioVoiceError",

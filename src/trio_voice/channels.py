@@ -29,12 +29,13 @@ from typing import TYPE_CHECKING, Generic, Literal, TypeAlias, TypeVar
 import attrs
 import trio
 
-from trio_voice.errors import SessionEnded
+from trio_voice.errors import SessionEnded, TrioVoiceError
 from trio_voice.events import PROTOCOL_EVENTS, DeviceLost, DeviceRestored, ResponseAudio, SessionEvent
 
 if TYPE_CHECKING:
     from trio_voice.playback_buffer import ItemPosition
     from trio_voice.protocol import ClientEvent, RemoteProtocolError, ServerEvent, UnknownEvent
+    from trio_voice.protocol.edits import HistoryEdit
     from trio_voice.utterances import SentAudio
     from trio_voice.voice_activity import VoiceChange
 
@@ -250,7 +251,7 @@ class VoiceHeard:
 
 
 CommandName: TypeAlias = Literal[
-    "listen", "stop_listening", "pause", "resume", "mute", "unmute", "interrupt", "respond", "text"
+    "listen", "stop_listening", "pause", "resume", "mute", "unmute", "interrupt", "respond", "text", "history"
 ]
 
 
@@ -262,9 +263,14 @@ class Command:
     text: str = ""
     instructions: str | None = None
     interruptible: bool = True
+    edit: HistoryEdit | None = None
     done: trio.Event = attrs.Factory(trio.Event)
     lost: bool = False
     """The session ended first."""
+    refused: TrioVoiceError | None = None
+    """Why it was not carried out."""
+    item_id: str = ""
+    """Of the item that it made."""
 
 
 DeviceNews: TypeAlias = DeviceLost | DeviceRestored

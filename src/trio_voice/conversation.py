@@ -40,6 +40,7 @@ from trio_voice.commands import Commands
 from trio_voice.config import SessionState
 from trio_voice.conversation_view import ConversationView
 from trio_voice.errors import ConfigError
+from trio_voice.history_edits import HistoryEdits
 from trio_voice.interruption import InterruptionJudge, as_told
 from trio_voice.logs import log
 from trio_voice.microphone_gate import MicrophoneGate
@@ -57,6 +58,7 @@ from trio_voice.resumption import Resumption
 from trio_voice.server_detection import ServerDetection
 from trio_voice.tool_calls import ToolCalls
 from trio_voice.transcripts import Transcripts
+from trio_voice.usage import of_transcription
 from trio_voice.user_turn import UserTurn
 from trio_voice.utterances import Utterances
 
@@ -83,7 +85,7 @@ async def run(
     detection = ServerDetection(as_told(agent.interruption, agent.turn_detection))
     barge_in = BargeIn(outbox, view.history, view.tracker, detection)
     microphone, tools = MicrophoneGate(outbox, view, agent), ToolCalls(outbox, view.tracker, barge_in)
-    utterances = Utterances(push_to_talk=agent.turn_detection is None)
+    utterances = Utterances(agent.turn_detection is None, view.history.new_id)
     conductor = _Conductor(outbox, view, agent, config, barge_in, microphone, tools, utterances, detection)
     try:
         with inbox:
@@ -149,11 +151,12 @@ class _Conductor:
             respond=self.asking.respond,
             judge=InterruptionJudge.for_detection(self.agent.interruption, self.agent.turn_detection),
         )
-        self.commands = Commands(outbox, view, barge_in, microphone, self.asking, self.answers, self.user)
         self.transcripts = Transcripts(outbox, view.history, self.user)
         self.resumption = Resumption(
             outbox, view, barge_in, microphone, self.tools.ledger, self.utterances, self.arbiter
         )
+        edits = HistoryEdits(outbox, view, barge_in, self.tools.ledger, self.asking, self.answers, self.resumption)
+        self.commands = Commands(outbox, view, barge_in, microphone, self.asking, self.answers, self.user, edits)
 
     @property
     def deadline(self) -> float:
@@ -201,10 +204,18 @@ class _Conductor:
                 assert_never(item)
         if self.detection.held and self.view.connected and not self.user.uninterruptible and not self.user.is_speaking:
             self.asking.release()
+        if self.view.history.changes:
+            self._tell_changes()
         self.view.turn_in_progress = self._turn_in_progress
         self.view.awaiting_server = self.arbiter.asked or self.arbiter.active
         self.view.dropped_control = self.outbox.dropped_control
         self.view.lost_utterances = self.utterances.lost
+
+    def _tell_changes(self) -> None:
+        now = self.outbox.now
+        for change, entry in self.view.history.take_changes():
+            entry.at = now if entry.at is None else entry.at
+            self.outbox.emit(events.HistoryChanged(at=now, change=change, item=entry.shown()))
 
     @property
     def _turn_in_progress(self) -> bool:
@@ -284,6 +295,7 @@ class _Conductor:
             self.view.tracker.started_at = self.outbox.now
             self.view.phase = SessionState.CONNECTED
             self.view.ready.set()
+            self.resumption.tell_earlier_session()
             if self.agent.greets_first:
                 self.asking.speak(None, interruptible=self.agent.interruption.greeting)
             self.microphone.set()
@@ -339,6 +351,9 @@ class _Conductor:
                 self.user.committed(event)
             case on.ConversationItemInputAudioTranscriptionCompleted():
                 self.utterances.words_known(event.item_id)
+                self.view.tracker.transcription_used(
+                    event.item_id, of_transcription(event.usage or None), self.outbox.now
+                )
                 if not event.transcript and self.view.phase is SessionState.PROCESSING:
                     self.answers.settle()  # a noise: no answer will come
                 self._answer_if_owed()

@@ -12,6 +12,7 @@ import attrs
 
 if TYPE_CHECKING:
     from trio_voice.protocol import ClientEvent, RemoteProtocolError, ServerEvent, UnknownEvent
+    from trio_voice.protocol.history import HistoryItem
 
 DeviceKind: TypeAlias = Literal["microphone", "speaker"]
 
@@ -232,6 +233,19 @@ class DeviceRestored(SessionEvent):
     kind: DeviceKind
     device: str
     outage_ms: float
+
+
+@attrs.frozen(kw_only=True)
+class HistoryChanged(SessionEvent):
+    """An item of the conversation is new, is otherwise than it was, or is gone.
+
+    `changed` when its words are complete, and when it was cut; words that are still arriving are `Transcript`s. An
+    edited message is one item `added` and one `deleted`.
+    """
+
+    name: ClassVar[str] = "history"
+    change: Literal["added", "changed", "deleted"]
+    item: HistoryItem
 
 
 @attrs.frozen(kw_only=True)

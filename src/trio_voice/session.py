@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from types import TracebackType
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 import attrs
 import trio
 
-from trio_voice import capture, conversation, logs, playback, supervisor, tools
+from trio_voice import capture, conversation, history_export, logs, playback, supervisor, tools
 from trio_voice.agent import RealtimeAgent
 from trio_voice.audio import Frame
 from trio_voice.channels import (
@@ -45,8 +45,11 @@ from trio_voice.errors import ConfigError, SessionEnded
 from trio_voice.events import EVENT_NAMES, PROTOCOL_EVENTS, Disconnected, ResponseAudio, SessionEvent
 from trio_voice.frame_filters import FrameFilter
 from trio_voice.logs import log
+from trio_voice.protocol.edits import HistoryEdit
 from trio_voice.protocol.history import History
+from trio_voice.session_history import HistoryMethods
 from trio_voice.tracker import ConversationTracker, ConversationTurn, SessionMetrics, TranscriptLine
+from trio_voice.usage import Prices
 from trio_voice.voice_activity import EnergyDetector, VoiceDetector, VoiceMeter
 
 if TYPE_CHECKING:
@@ -54,7 +57,7 @@ if TYPE_CHECKING:
     from trio_voice.playback_buffer import BufferStatistics
 
 
-class RealtimeSession:
+class RealtimeSession(HistoryMethods):
     """One conversation, alive inside `async with`.
 
     Entering starts every actor, connects, and waits until the server has taken the configuration; leaving
@@ -78,6 +81,8 @@ class RealtimeSession:
         capture_filters: Sequence[FrameFilter] = (),
         playback_filters: Sequence[FrameFilter] = (),
         metadata: dict[str, Any] | None = None,
+        history: Mapping[str, Any] | None = None,
+        prices: Prices | None = None,
         open_stream: supervisor.OpenStream | None = None,
         wall_clock: Callable[[], float] = time.time,
         rng: random.Random | None = None,
@@ -87,7 +92,10 @@ class RealtimeSession:
         `capture_filters` see the microphone's frames after what `audio_input` asks for, and before they are sent;
         `playback_filters` see the blocks that the speaker takes.
 
-        Raises: `ConfigError` for an echo policy without what it needs.
+        `history` is what an earlier session's `export()` gave: the server is told its items first, and the conversation
+        goes on from there. `prices` make `metrics.cost` of what is used.
+
+        Raises: `ConfigError` for an echo policy without what it needs, and for a `history` that is none.
 
         For tests: `open_stream` makes the byte stream of each connection in place of the network; `wall_clock` tells
         the date, against which a server's session limit is read; `rng` spreads the attempts to reconnect.
@@ -106,7 +114,8 @@ class RealtimeSession:
         self._open_stream = open_stream
         self._wall_clock = wall_clock
         self._rng = rng or random.Random()
-        self._metadata = metadata
+        self._earlier = history_export.read(history) if history is not None else history_export.NOTHING
+        self._metadata, self._prices = {**self._earlier.metadata, **(metadata or {})}, prices
         self._fan_out = EventFanOut()
         self._callbacks: dict[str, list[Callable[[Any], Any]]] = {}
         self._callback_stream = self._fan_out.subscribe()
@@ -152,8 +161,11 @@ class RealtimeSession:
         to_tools, tool_items = trio.open_memory_channel[ToolItem](TOOL_CAPACITY)
         frames = DropOldest[Frame](max(1, self.audio_input.capacity_ms // self.audio_input.chunk_ms))
         history = History()
+        began_at = trio.current_time() - self._earlier.duration_s
+        history_export.restore(self._earlier, history, began_at)
         self._view = ConversationView(
-            history, ConversationTracker(history, started_at=trio.current_time(), metadata=self._metadata)
+            history,
+            ConversationTracker(history, started_at=trio.current_time(), metadata=self._metadata, began_at=began_at),
         )
         self._commands = to_conversation.clone()
         self._frames = frames
@@ -343,7 +355,9 @@ class RealtimeSession:
             dropped["overflow_samples"] = played.overflow_samples
             dropped["underruns"] = played.underruns
             dropped["late_chunks"] = played.late_chunks
-        metrics = self._view.tracker.metrics(at, dropped, round_trip_ms=self._link.round_trips.median_ms)
+        metrics = self._view.tracker.metrics(
+            at, dropped, round_trip_ms=self._link.round_trips.median_ms, prices=self._prices
+        )
         return attrs.evolve(
             metrics,
             jitter_ms=played.jitter_ms if played is not None else None,
@@ -428,10 +442,11 @@ class RealtimeSession:
         text: str = "",
         instructions: str | None = None,
         interruptible: bool = True,
-    ) -> None:
+        edit: HistoryEdit | None = None,
+    ) -> str:
         if self._lifetime is None or self._ended_at is not None:
             raise SessionEnded(f"{do!r} needs a running session: call it inside `async with`, before disconnect()")
-        command = Command(do, text=text, instructions=instructions, interruptible=interruptible)
+        command = Command(do, text=text, instructions=instructions, interruptible=interruptible, edit=edit)
         try:
             self._commands.send_nowait(command)
         except trio.BrokenResourceError:  # the conversation has ended, and the session is about to
@@ -444,6 +459,9 @@ class RealtimeSession:
             self._waiting.discard(command)
         if command.lost:
             raise SessionEnded(f"the session ended before {do!r} was carried out")
+        if command.refused is not None:
+            raise command.refused
+        return command.item_id
 
 
 def _cause(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -27,6 +27,9 @@ class ToolCalls:
         """A function call is complete: run it, once, unless its turn was interrupted before."""
         if item.status in ("incomplete", "in_progress") or not item.call_id or not self.ledger.begin(item.call_id):
             return
+        if item.id and self.barge_in.history.is_deleted(item.id):
+            self.ledger.forget(item.call_id)
+            return
         call = RunTool(turn, item.call_id, item.name or "", item.arguments or "{}")
         if turn <= self.barge_in.floor:
             self.finished(_not_run(call, "cancelled: the user interrupted before the tool was started"))
@@ -45,7 +48,7 @@ class ToolCalls:
         """Tell the model, the record and the application. An answer is owed, unless the user wanted silence."""
         if not self.ledger.finish(result.call_id, result.output):
             return
-        self.outbox.send(ConversationItemCreate(item=Item.function_call_output(result.call_id, result.output)))
+        self._tell_model(result)
         use = ToolUse(result.call_id, result.tool, "", result.output, result.failed, result.duration_ms)
         self.tracker.tool_finished(use, self.outbox.now)
         self.outbox.emit(
@@ -59,8 +62,16 @@ class ToolCalls:
                 duration_ms=result.duration_ms,
             )
         )
-        if result.turn > self.barge_in.hushed:
+        if result.turn > self.barge_in.hushed and not self.ledger.is_forgotten(result.call_id):
             self.ledger.answer_owed = True
+
+    def _tell_model(self, result: ToolResult) -> None:
+        if self.ledger.is_forgotten(result.call_id):
+            return
+        history = self.barge_in.history
+        output = Item.function_call_output(result.call_id, result.output, id=history.new_id("output"))
+        history.add(output)
+        self.outbox.send(ConversationItemCreate(item=output))
 
 
 def _not_run(call: RunTool, reason: str) -> ToolResult:

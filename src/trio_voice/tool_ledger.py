@@ -19,6 +19,7 @@ class ToolLedger:
     answer_owed: bool = False
     """A tool has answered, and no response has begun since that could tell the user."""
     _results: dict[str, str | None] = attrs.Factory(dict)
+    _forgotten: set[str] = attrs.Factory(set)
 
     def begin(self, call_id: str) -> bool:
         """Whether this call is new; if it is not, it must not be run."""
@@ -34,10 +35,18 @@ class ToolLedger:
         self._results[call_id] = output
         return True
 
+    def forget(self, call_id: str) -> None:
+        """The call was taken out of the conversation: if it runs, it runs on, and the model is not told its result."""
+        if self._results.get(call_id, "") is None:
+            self._forgotten.add(call_id)
+
+    def is_forgotten(self, call_id: str) -> bool:
+        return call_id in self._forgotten
+
     @property
     def running(self) -> bool:
         """Whether any tool has still to answer."""
-        return None in self._results.values()
+        return any(call_id not in self._forgotten for call_id, result in self._results.items() if result is None)
 
     @property
     def results(self) -> Mapping[str, str | None]:
