@@ -58,9 +58,10 @@ SLOW_LISTENER_S = 0.005
 
 @attrs.frozen
 class Send:
-    """Put `event` on the wire."""
+    """Put `event` on the wire, and then those `following` it: a long record is one item of the channel."""
 
     event: ClientEvent
+    following: tuple[ClientEvent, ...] = ()
 
 
 @attrs.frozen

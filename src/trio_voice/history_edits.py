@@ -95,9 +95,12 @@ class HistoryEdits:
             self.answers.cancel_when_created = awaited
         if self.barge_in.under_way:
             return None
-        for entry in list(self.view.history):
+        history = self.view.history
+        told = [entry.item_id for entry in history if entry.item_id not in history.untold]
+        for entry in list(history):
             self._forget_call(entry)
-            self._delete(entry)
+            history.delete(entry.item_id)
+        self.outbox.send_all([ConversationItemDelete(item_id=item_id) for item_id in told])
         self.ledger.answer_owed = self.resumption.response_owed = False
         if not self.view.connected:
             self.answers.settle()

@@ -13,7 +13,7 @@ import attrs
 import msgspec
 
 from trio_voice.errors import ConfigError
-from trio_voice.protocol.edits import check_images
+from trio_voice.protocol.edits import check_images, check_words
 from trio_voice.protocol.history import Entry, History
 from trio_voice.protocol.resume import CONTINUES
 from trio_voice.tracker import ConversationTurn
@@ -108,6 +108,11 @@ def _wrong_with(item: ExportedItem, seen: set[str], calls: set[str], answered: s
     if item.id in seen:
         return f".id {item.id!r} occurs twice"
     seen.add(item.id)
+    for field in ("id", "text", "call_id", "name", "arguments", "output"):
+        try:
+            check_words(f".{field}", getattr(item, field))
+        except ConfigError as failure:
+            return str(failure)
     if not item.text.startswith(item.heard_text):
         return ".heard_text is not how .text begins"
     if item.text and item.truncated == (item.heard_text == item.text):

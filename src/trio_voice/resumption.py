@@ -50,8 +50,7 @@ class Resumption:
     def tell(self, speaking: Speaking | None) -> None:
         """The next connection is open: give it what it does not know, and go on listening."""
         if self.remembers and self.outbox.unconfirmed is not None:
-            for event in list(self.outbox.unconfirmed.values()):
-                self.outbox.send(event)
+            self.outbox.send_all(list(self.outbox.unconfirmed.values()))
         else:
             self._tell_everything(self.barge_in.hold_back(speaking))
         carried = self.utterances.carry_on(self.outbox.now)
@@ -79,10 +78,9 @@ class Resumption:
         self._create(events)
 
     def _create(self, events: list[ConversationItemCreate]) -> None:
-        self.view.history.untold = {entry.item_id for entry in self.view.history}
-        for event in events:
-            self.view.history.untold.discard(event.item.id or "")
-            self.outbox.send(event)
+        told = {event.item.id for event in events}
+        self.view.history.untold = {entry.item_id for entry in self.view.history} - told
+        self.outbox.send_all(events)
 
     def _has_words(self, speaking: Speaking) -> bool:
         entries = (self.view.history.get(item_id) for item_id in speaking.item_ids)

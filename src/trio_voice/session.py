@@ -45,7 +45,7 @@ from trio_voice.errors import ConfigError, SessionEnded
 from trio_voice.events import EVENT_NAMES, PROTOCOL_EVENTS, Disconnected, ResponseAudio, SessionEvent
 from trio_voice.frame_filters import FrameFilter
 from trio_voice.logs import log
-from trio_voice.protocol.edits import HistoryEdit
+from trio_voice.protocol.edits import HistoryEdit, check_words
 from trio_voice.protocol.history import History
 from trio_voice.session_history import HistoryMethods
 from trio_voice.tracker import ConversationTracker, ConversationTurn, SessionMetrics, TranscriptLine
@@ -423,6 +423,7 @@ class RealtimeSession(HistoryMethods):
         """Say something in writing; an answer under way is interrupted."""
         if not text.strip():
             raise ConfigError("send_text() needs words; the text is empty")
+        check_words("send_text()", text)
         if not self.agent.can(AgentCapability.TEXT_INPUT):
             raise ConfigError(f"agent {self.agent.name!r} takes no text; give it AgentCapability.TEXT_INPUT")
         await self._command("text", text=text)

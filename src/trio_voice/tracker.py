@@ -156,6 +156,8 @@ class ConversationTracker:
         self.metadata: dict[str, Any] = dict(metadata or {})
         self.truncation_count = 0
         self._turns: list[_Turn] = []
+        self._earlier = {entry.item_id for entry in history}
+        """Items of a session before this one: they are of none of its turns."""
         self._turn_of_response: dict[int, _Turn] = {}
         self._turn_of_item: dict[str, _Turn] = {}
         self._now = started_at
@@ -174,7 +176,7 @@ class ConversationTracker:
 
     def item_seen(self, item_id: str, at: float) -> None:
         """An item of either side belongs to the turn in which it first appears."""
-        if item_id not in self._turn_of_item:
+        if item_id not in self._turn_of_item and item_id not in self._earlier:
             turn = self._current(at)
             self._turn_of_item[item_id] = turn
             turn.item_ids.append(item_id)
@@ -185,7 +187,9 @@ class ConversationTracker:
     def item_replaced(self, item_id: str, new_id: str) -> None:
         """The words of an item were edited: another stands in its place."""
         turn = self._turn_of_item.pop(item_id, None)
-        if turn is not None:
+        if turn is None:
+            self._earlier.add(new_id)
+        else:
             turn.item_ids[turn.item_ids.index(item_id)] = new_id
             self._turn_of_item[new_id] = turn
 

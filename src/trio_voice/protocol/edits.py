@@ -43,6 +43,7 @@ class Inject:
             raise ConfigError(f"role={self.role!r} is none of {', '.join(get_args(Role))}")
         if not self.text.strip() and not self.images:
             raise ConfigError("inject() needs words or an image; there are neither")
+        check_words("inject()", self.text)
         check_images(self.role, self.images)
 
     def item(self, item_id: str) -> Item:
@@ -59,6 +60,7 @@ class EditItem:
     def __attrs_post_init__(self) -> None:
         if not self.text.strip():
             raise ConfigError("edit_item() needs words; to take the item away, delete_item() it")
+        check_words("edit_item()", self.text)
 
 
 @attrs.frozen
@@ -74,6 +76,14 @@ class ResetHistory:
 
 
 HistoryEdit: TypeAlias = Inject | EditItem | DeleteItem | ResetHistory
+
+
+def check_words(what: str, text: str) -> None:
+    """Raises: `ConfigError` for what cannot be sent: half of a surrogate pair, as a string cut in two leaves it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as failure:
+        raise ConfigError(f"{what} was given text that is not Unicode: {failure}") from None
 
 
 def check_images(role: str, images: tuple[str, ...]) -> None:
