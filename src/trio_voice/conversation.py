@@ -215,7 +215,8 @@ class _Conductor:
         now = self.outbox.now
         for change, entry in self.view.history.take_changes():
             entry.at = now if entry.at is None else entry.at
-            self.outbox.emit(events.HistoryChanged(at=now, change=change, item=entry.shown()))
+            after = self.view.history.before(entry.item_id)
+            self.outbox.emit(events.HistoryChanged(at=now, change=change, item=entry.shown(), after=after))
 
     @property
     def _turn_in_progress(self) -> bool:

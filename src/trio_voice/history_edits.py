@@ -85,7 +85,7 @@ class HistoryEdits:
             made.at = entry.at
         self.view.tracker.item_replaced(edit.item_id, new_id)
         self.outbox.send(ConversationItemCreate(item=item, previous_item_id=before))
-        self._delete(entry)
+        self._delete(entry, replaced_by=new_id)
         return new_id
 
     def _reset(self) -> str | None:
@@ -129,8 +129,8 @@ class HistoryEdits:
         if entry.call_id:
             self.ledger.forget(entry.call_id)
 
-    def _delete(self, entry: Entry) -> None:
+    def _delete(self, entry: Entry, *, replaced_by: str | None = None) -> None:
         told = entry.item_id not in self.view.history.untold
-        self.view.history.delete(entry.item_id)
+        self.view.history.delete(entry.item_id, replaced_by=replaced_by)
         if told:
             self.outbox.send(ConversationItemDelete(item_id=entry.item_id))

@@ -130,8 +130,11 @@ class History:
         """What has become of which item since `take_changes`."""
         self._entries: dict[str, Entry] = {}
         self._order: list[str] = []
-        self._deleted: set[str] = set()
+        self._deleted: dict[str, str | None] = {}
+        """By id: the item in whose place, or behind which, it stood; empty for the head, None where nothing is known."""
         self._output_of: dict[str, str] = {}
+        self._unplaced: set[str] = set()
+        """Items at the end for want of a better place: the server has not said yet where they stand."""
         self._made: dict[str, int] = {}
 
     def __iter__(self) -> Iterator[Entry]:
@@ -148,7 +151,11 @@ class History:
         match event:
             case on.ConversationItemAdded() | on.ConversationItemCreated() | on.ConversationItemDone():
                 previous = event.previous_item_id
-                return self._take(event.item, after=previous if isinstance(previous, str) else None)
+                after = previous if isinstance(previous, str) else None
+                self._place(event.item.id or "", after)
+                entry = self._take(event.item, after=after)
+                self._unplaced.discard(event.item.id or "")
+                return entry
             case on.ResponseOutputItemAdded() | on.ResponseOutputItemDone():
                 return self._take(event.item, after=None)
             case on.ResponseOutputAudioTranscriptDelta() | on.ResponseOutputTextDelta():
@@ -179,6 +186,7 @@ class History:
         entry = self._take(item, after=after)
         if entry is not None:
             entry.final = True
+            self._unplaced.discard(entry.item_id)
         return entry
 
     def restore(self, entry: Entry) -> None:
@@ -198,13 +206,15 @@ class History:
             self._note("changed", entry)
         return entry
 
-    def delete(self, item_id: str) -> Entry | None:
+    def delete(self, item_id: str, *, replaced_by: str | None = None) -> Entry | None:
         """Forget an item; events about it that are still on their way do not bring it back."""
-        self._deleted.add(item_id)
+        stood = replaced_by or self.before(item_id) or ""
         entry = self._entries.pop(item_id, None)
+        self._deleted.setdefault(item_id, stood if entry is not None else None)
         if entry is not None:
             self._order.remove(item_id)
             self.untold.discard(item_id)
+            self._unplaced.discard(item_id)
             self._note("deleted", entry)
         return entry
 
@@ -221,6 +231,11 @@ class History:
             if entry.kind == "function_call" and entry.call_id not in running and not self.output_of(entry.call_id):
                 item = Item.function_call_output(entry.call_id, output, id=self.new_id("output"))
                 self.add(item, after=entry.item_id)
+
+    def before(self, item_id: str) -> str | None:
+        """The item that this one follows; None for the first, and for one that there is not."""
+        position = self._order.index(item_id) if item_id in self._entries else 0
+        return self._order[position - 1] if position else None
 
     def told_before(self, item_id: str) -> str:
         """The nearest item before this one that the server knows of; `root` where it would be the first."""
@@ -250,9 +265,27 @@ class History:
                 return entry
             self._entries[item_id] = entry
             self._note("added", entry)
-            position = self._order.index(after) + 1 if after in self._entries and after != item_id else None
-            self._order.insert(len(self._order) if position is None else position, item_id)
+            self._order.insert(self._position_behind(after), item_id)
+            if after is None:
+                self._unplaced.add(item_id)
         return entry
+
+    def _place(self, item_id: str, after: str | None) -> None:
+        """The server says where an item stands that came at the end, behind others that we had put there meanwhile."""
+        if item_id in self._unplaced and after is not None:
+            self._unplaced.discard(item_id)
+            if item_id in self._entries and after != item_id:
+                self._order.remove(item_id)
+                self._order.insert(self._position_behind(after), item_id)
+                self._note("changed", self._entries[item_id])
+
+    def _position_behind(self, item_id: str | None) -> int:
+        """Where what follows that item belongs, or follows what stood there before; the end where nothing is known."""
+        while item_id is not None and item_id in self._deleted:
+            item_id = self._deleted[item_id]
+        if item_id == "":
+            return 0
+        return self._order.index(item_id) + 1 if item_id in self._entries else len(self._order)
 
     def _take(self, item: Item, after: str | None) -> Entry | None:
         if not item.id:
