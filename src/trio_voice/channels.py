@@ -22,17 +22,20 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Generic, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
 import attrs
 import trio
 
+from trio_voice.drop_oldest import DropOldest as DropOldest
 from trio_voice.errors import SessionEnded, TrioVoiceError
 from trio_voice.events import PROTOCOL_EVENTS, DeviceLost, DeviceRestored, ResponseAudio, SessionEvent
 
 if TYPE_CHECKING:
+    from trio_voice.agent import RealtimeAgent
+    from trio_voice.function_tools import FunctionTool
     from trio_voice.playback_buffer import ItemPosition
     from trio_voice.protocol import ClientEvent, RemoteProtocolError, ServerEvent, UnknownEvent
     from trio_voice.protocol.edits import HistoryEdit
@@ -148,7 +151,15 @@ class CancelTurn:
     turn: int
 
 
-ToolItem: TypeAlias = RunTool | CancelTurn
+@attrs.frozen
+class OfferTools:
+    """What calls of later turns than `after_turn` may run: another agent has taken over."""
+
+    after_turn: int
+    tools: Sequence[FunctionTool]
+
+
+ToolItem: TypeAlias = RunTool | CancelTurn | OfferTools
 
 
 # --- everyone → conversation ----------------------------------------------------------------------
@@ -252,7 +263,18 @@ class VoiceHeard:
 
 
 CommandName: TypeAlias = Literal[
-    "listen", "stop_listening", "pause", "resume", "mute", "unmute", "interrupt", "respond", "text", "history"
+    "listen",
+    "stop_listening",
+    "pause",
+    "resume",
+    "mute",
+    "unmute",
+    "interrupt",
+    "respond",
+    "text",
+    "say",
+    "agent",
+    "history",
 ]
 
 
@@ -264,14 +286,12 @@ class Command:
     text: str = ""
     instructions: str | None = None
     interruptible: bool = True
+    agent: RealtimeAgent | None = None
     edit: HistoryEdit | None = None
     done: trio.Event = attrs.Factory(trio.Event)
-    lost: bool = False
-    """The session ended first."""
-    refused: TrioVoiceError | None = None
-    """Why it was not carried out."""
-    item_id: str = ""
-    """Of the item that it made."""
+    lost: bool = False  # the session ended first
+    refused: TrioVoiceError | None = None  # why it was not carried out
+    item_id: str = ""  # of the item that it made
 
 
 DeviceNews: TypeAlias = DeviceLost | DeviceRestored
@@ -308,42 +328,6 @@ def at_hand(channel: trio.MemoryReceiveChannel[T]) -> Iterator[T]:
         except (trio.WouldBlock, trio.EndOfChannel):
             return
         yield item
-
-
-class DropOldest(Generic[T]):
-    """The sending side of a memory channel that makes room by dropping the oldest item, and counts it.
-
-    Trio has no such channel. Owning a clone of the receiving end is what lets the sender make room.
-    """
-
-    def __init__(self, capacity: int) -> None:
-        self._send, self.receiver = trio.open_memory_channel[T](capacity)
-        self._evict = self.receiver.clone()
-        self.dropped = 0
-
-    def send_nowait(self, item: T) -> None:
-        """Never waits and never fails for want of room; while nobody listens the newest are kept for the next."""
-        try:
-            self._send.send_nowait(item)
-        except trio.WouldBlock:
-            self._evict.receive_nowait()
-            self.dropped += 1
-            self._send.send_nowait(item)
-
-    def drain(self) -> int:
-        """Drop everything that waits; returns how many items."""
-        drained = 0
-        while True:
-            try:
-                self._evict.receive_nowait()
-            except (trio.WouldBlock, trio.EndOfChannel):
-                self.dropped += drained
-                return drained
-            drained += 1
-
-    def close(self) -> None:
-        self._send.close()
-        self._evict.close()
 
 
 class EventStream:

@@ -90,7 +90,7 @@ class HistoryEdits:
 
     def _reset(self) -> str | None:
         """What is said falls silent first: how much of it was heard has to be known before it can be forgotten."""
-        if not self.answers.interrupt("manual") and self.view.connected:
+        if not self.answers.interrupt("manual", whole=True) and self.view.connected:
             awaited = self.answers.arbiter.asked or self.view.phase is SessionState.PROCESSING
             self.answers.cancel_when_created = awaited
         if self.barge_in.under_way:
@@ -102,6 +102,7 @@ class HistoryEdits:
             history.delete(entry.item_id)
         self.outbox.send_all([ConversationItemDelete(item_id=item_id) for item_id in told])
         self.ledger.answer_owed = self.resumption.response_owed = False
+        self.resumption.requests.clear()
         if not self.view.connected:
             self.answers.settle()
         return ""

@@ -13,7 +13,7 @@ import attrs
 import msgspec
 
 from trio_voice.errors import ConfigError
-from trio_voice.protocol.edits import check_images, check_words
+from trio_voice.protocol.edits import check_images, check_unicode
 from trio_voice.protocol.history import Entry, History
 from trio_voice.protocol.resume import CONTINUES
 from trio_voice.tracker import ConversationTurn
@@ -110,7 +110,7 @@ def _wrong_with(item: ExportedItem, seen: set[str], calls: set[str], answered: s
     seen.add(item.id)
     for field in ("id", "text", "call_id", "name", "arguments", "output"):
         try:
-            check_words(f".{field}", getattr(item, field))
+            check_unicode(f".{field}", getattr(item, field))
         except ConfigError as failure:
             return str(failure)
     if not item.text.startswith(item.heard_text):

@@ -16,6 +16,7 @@ import trio
 
 from trio_voice import capture, conversation, history_export, logs, playback, supervisor, tools
 from trio_voice.agent import RealtimeAgent
+from trio_voice.agent_in_charge import AgentInCharge, connection_for
 from trio_voice.audio import Frame
 from trio_voice.channels import (
     INBOX_CAPACITY,
@@ -45,10 +46,10 @@ from trio_voice.errors import ConfigError, SessionEnded
 from trio_voice.events import EVENT_NAMES, PROTOCOL_EVENTS, Disconnected, ResponseAudio, SessionEvent
 from trio_voice.frame_filters import FrameFilter
 from trio_voice.logs import log
-from trio_voice.protocol.edits import HistoryEdit, check_words
+from trio_voice.protocol.edits import check_words
 from trio_voice.protocol.history import History
 from trio_voice.session_history import HistoryMethods
-from trio_voice.tracker import ConversationTracker, ConversationTurn, SessionMetrics, TranscriptLine
+from trio_voice.tracker import ConversationTracker, SessionMetrics
 from trio_voice.usage import Prices
 from trio_voice.voice_activity import EnergyDetector, VoiceDetector, VoiceMeter
 
@@ -73,6 +74,7 @@ class RealtimeSession(HistoryMethods):
         self,
         agent: RealtimeAgent,
         *,
+        context: Any = None,
         connection: ConnectionOptions | None = None,
         microphone: Microphone | None = None,
         speaker: Speaker | None = None,
@@ -87,7 +89,9 @@ class RealtimeSession(HistoryMethods):
         wall_clock: Callable[[], float] = time.time,
         rng: random.Random | None = None,
     ) -> None:
-        """`microphone` and `speaker` are opened when the agent's capabilities ask for them; None goes without.
+        """`context` is your own object, for instructions that are made of it, and for tools.
+
+        `microphone` and `speaker` are opened when the agent's capabilities ask for them; None goes without.
 
         `capture_filters` see the microphone's frames after what `audio_input` asks for, and before they are sent;
         `playback_filters` see the blocks that the speaker takes.
@@ -95,15 +99,17 @@ class RealtimeSession(HistoryMethods):
         `history` is what an earlier session's `export()` gave: the server is told its items first, and the conversation
         goes on from there. `prices` make `metrics.cost` of what is used.
 
-        Raises: `ConfigError` for an echo policy without what it needs, and for a `history` that is none.
+        Raises: `ConfigError` for an echo policy without what it needs, for settings that cannot be together, and for a
+        `history` that is none.
 
         For tests: `open_stream` makes the byte stream of each connection in place of the network; `wall_clock` tells
         the date, against which a server's session limit is read; `rng` spreads the attempts to reconnect.
         """
-        self.agent = agent
-        self.connection = connection or ConnectionOptions()
+        self.context = context
+        self.connection = connection_for(agent, connection or ConnectionOptions())
         self.audio_input = audio_input or AudioInputConfig()
         self.audio_output = audio_output or AudioOutputConfig()
+        self._in_charge = AgentInCharge(agent, self.audio_input, self.audio_output, context, self.connection.model)
         self._microphone = microphone if agent.can(AgentCapability.VOICE_INPUT) else None
         self._speaker = speaker if agent.can(AgentCapability.VOICE_OUTPUT) else None
         self._capture_filters, self._playback_filters = tuple(capture_filters), tuple(playback_filters)
@@ -211,8 +217,7 @@ class RealtimeSession(HistoryMethods):
                         tool_calls=to_tools,
                         fan_out=self._fan_out,
                         view=self._view,
-                        agent=self.agent,
-                        config=self.agent.session_config(self.audio_input, self.audio_output),
+                        in_charge=self._in_charge,
                         native_resume=self.connection.native_resume,
                     )
                 )
@@ -314,6 +319,11 @@ class RealtimeSession(HistoryMethods):
                 log.exception("callback.failed", event_name=event.name)
 
     @property
+    def agent(self) -> RealtimeAgent:
+        """The agent in charge."""
+        return self._in_charge.agent
+
+    @property
     def has_speaker(self) -> bool:
         """Whether the session plays the agent's voice itself."""
         return self._speaker is not None
@@ -329,18 +339,6 @@ class RealtimeSession(HistoryMethods):
         if self._ended_at is not None:
             return ConnectionState.DISCONNECTED
         return ConnectionState.CONNECTED if self._view.connected else self._link.state
-
-    @property
-    def tracker(self) -> ConversationTracker:
-        """The conversation so far, turn by turn. For reading."""
-        return self._view.tracker
-
-    def transcript(self) -> list[TranscriptLine]:
-        """Who said what. Of an interrupted answer: what was heard of it."""
-        return self._view.tracker.transcript()
-
-    def turns(self) -> list[ConversationTurn]:
-        return self._view.tracker.turns()
 
     @property
     def metrics(self) -> SessionMetrics:
@@ -366,30 +364,6 @@ class RealtimeSession(HistoryMethods):
             microphone=None if self._hearing is None else self._hearing.metrics(at),
             speaker=None if self._sounding is None else self._sounding.metrics(at),
         )
-
-    def summary(self) -> dict[str, Any]:
-        """The session in plain values, ready for JSON."""
-        metrics = self.metrics
-        return {
-            "session_id": self._view.session_id,
-            "agent": self.agent.name,
-            "state": self.state.value,
-            "duration_seconds": round(metrics.duration_s, 3),
-            "turn_count": metrics.turn_count,
-            "interruption_count": metrics.interruption_count,
-            "truncations": metrics.truncation_count,
-            "tool_calls": [
-                {"tool": use.tool, "arguments": use.arguments, "output": use.output, "failed": use.failed}
-                for turn in self.turns()
-                for use in turn.tool_calls
-            ],
-            "average_latency_ms": metrics.average_latency_ms and round(metrics.average_latency_ms, 1),
-            "audio_duration_ms": round(metrics.audio_duration_ms),
-            "transcript": [
-                {"role": line.role, "text": line.text, "interrupted": line.interrupted} for line in self.transcript()
-            ],
-            "metadata": self.tracker.metadata,
-        }
 
     # --- what it can be told ----------------------------------------------------------------------
 
@@ -421,9 +395,8 @@ class RealtimeSession(HistoryMethods):
 
     async def send_text(self, text: str) -> None:
         """Say something in writing; an answer under way is interrupted."""
-        if not text.strip():
-            raise ConfigError("send_text() needs words; the text is empty")
         check_words("send_text()", text)
+        self._check_answers("send_text()")
         if not self.agent.can(AgentCapability.TEXT_INPUT):
             raise ConfigError(f"agent {self.agent.name!r} takes no text; give it AgentCapability.TEXT_INPUT")
         await self._command("text", text=text)
@@ -434,20 +407,37 @@ class RealtimeSession(HistoryMethods):
         With `interruptible=False` neither speech nor text interrupts it: they are answered when it was heard to its
         end. `interrupt()` silences it all the same.
         """
+        self._check_answers("respond()")
         await self._command("respond", instructions=instructions, interruptible=interruptible)
 
-    async def _command(
-        self,
-        do: CommandName,
-        *,
-        text: str = "",
-        instructions: str | None = None,
-        interruptible: bool = True,
-        edit: HistoryEdit | None = None,
-    ) -> str:
+    async def say(self, text: str, *, interruptible: bool = True) -> None:
+        """Have the agent say exactly this, when nothing else is being said; it becomes part of the conversation.
+
+        It can be interrupted as any answer, or not with `interruptible=False`: see `respond()`.
+        """
+        check_words("say()", text)
+        self._check_answers("say()")
+        await self._command("say", text=text, interruptible=interruptible)
+
+    async def update_agent(self, agent: RealtimeAgent) -> None:
+        """Have another agent answer from now on; the conversation stays. When this returns, the server has taken it.
+
+        The voice changes only as long as none was heard. The devices stay as they are.
+        Raises: `ConfigError` when the session cannot go on with it, or the server refuses it; the agent that was in
+        charge stays.
+        """
+        await self._command("agent", agent=agent)
+
+    def _check_answers(self, what: str) -> None:
+        if self.agent.transcribes_only:
+            raise ConfigError(
+                f"{what}: agent {self.agent.name!r} only transcribes; give it VOICE_OUTPUT or TEXT_OUTPUT"
+            )
+
+    async def _command(self, do: CommandName, **details: Any) -> str:
         if self._lifetime is None or self._ended_at is not None:
             raise SessionEnded(f"{do!r} needs a running session: call it inside `async with`, before disconnect()")
-        command = Command(do, text=text, instructions=instructions, interruptible=interruptible, edit=edit)
+        command = Command(do, **details)
         try:
             self._commands.send_nowait(command)
         except trio.BrokenResourceError:  # the conversation has ended, and the session is about to

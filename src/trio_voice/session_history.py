@@ -9,38 +9,71 @@ from typing import TYPE_CHECKING, Any
 from trio_voice import history_export
 from trio_voice.channels import CommandName
 from trio_voice.conversation_view import ConversationView
-from trio_voice.protocol.edits import DeleteItem, EditItem, HistoryEdit, Inject, ResetHistory, Role
+from trio_voice.protocol.edits import DeleteItem, EditItem, Inject, ResetHistory, Role
 from trio_voice.protocol.history import HistoryItem
 from trio_voice.tracker import check_json
 
 if TYPE_CHECKING:
     from trio_voice.agent import RealtimeAgent
-    from trio_voice.tracker import ConversationTurn, SessionMetrics
+    from trio_voice.config import SessionState
+    from trio_voice.tracker import ConversationTracker, ConversationTurn, SessionMetrics, TranscriptLine
 
 
 class HistoryMethods(ABC):
     """A part of `RealtimeSession`."""
 
-    agent: RealtimeAgent
     _view: ConversationView
 
+    @property
     @abstractmethod
-    async def _command(
-        self,
-        do: CommandName,
-        *,
-        text: str = "",
-        instructions: str | None = None,
-        interruptible: bool = True,
-        edit: HistoryEdit | None = None,
-    ) -> str: ...
+    def agent(self) -> RealtimeAgent: ...
+
+    @abstractmethod
+    async def _command(self, do: CommandName, **details: Any) -> str: ...
+
+    @property
+    @abstractmethod
+    def state(self) -> SessionState: ...
 
     @property
     @abstractmethod
     def metrics(self) -> SessionMetrics: ...
 
-    @abstractmethod
-    def turns(self) -> list[ConversationTurn]: ...
+    @property
+    def tracker(self) -> ConversationTracker:
+        """The conversation so far, turn by turn. For reading."""
+        return self._view.tracker
+
+    def transcript(self) -> list[TranscriptLine]:
+        """Who said what. Of an interrupted answer: what was heard of it."""
+        return self._view.tracker.transcript()
+
+    def turns(self) -> list[ConversationTurn]:
+        return self._view.tracker.turns()
+
+    def summary(self) -> dict[str, Any]:
+        """The session in plain values, ready for JSON."""
+        metrics = self.metrics
+        return {
+            "session_id": self._view.session_id,
+            "agent": self.agent.name,
+            "state": self.state.value,
+            "duration_seconds": round(metrics.duration_s, 3),
+            "turn_count": metrics.turn_count,
+            "interruption_count": metrics.interruption_count,
+            "truncations": metrics.truncation_count,
+            "tool_calls": [
+                {"tool": use.tool, "arguments": use.arguments, "output": use.output, "failed": use.failed}
+                for turn in self.turns()
+                for use in turn.tool_calls
+            ],
+            "average_latency_ms": metrics.average_latency_ms and round(metrics.average_latency_ms, 1),
+            "audio_duration_ms": round(metrics.audio_duration_ms),
+            "transcript": [
+                {"role": line.role, "text": line.text, "interrupted": line.interrupted} for line in self.transcript()
+            ],
+            "metadata": self.tracker.metadata,
+        }
 
     @property
     def history(self) -> tuple[HistoryItem, ...]:

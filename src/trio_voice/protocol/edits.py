@@ -43,7 +43,7 @@ class Inject:
             raise ConfigError(f"role={self.role!r} is none of {', '.join(get_args(Role))}")
         if not self.text.strip() and not self.images:
             raise ConfigError("inject() needs words or an image; there are neither")
-        check_words("inject()", self.text)
+        check_unicode("inject()", self.text)
         check_images(self.role, self.images)
 
     def item(self, item_id: str) -> Item:
@@ -60,7 +60,7 @@ class EditItem:
     def __attrs_post_init__(self) -> None:
         if not self.text.strip():
             raise ConfigError("edit_item() needs words; to take the item away, delete_item() it")
-        check_words("edit_item()", self.text)
+        check_unicode("edit_item()", self.text)
 
 
 @attrs.frozen
@@ -79,6 +79,13 @@ HistoryEdit: TypeAlias = Inject | EditItem | DeleteItem | ResetHistory
 
 
 def check_words(what: str, text: str) -> None:
+    """Raises: `ConfigError` for what cannot be said: nothing, or what is no Unicode."""
+    if not text.strip():
+        raise ConfigError(f"{what} needs words; the text is empty")
+    check_unicode(what, text)
+
+
+def check_unicode(what: str, text: str) -> None:
     """Raises: `ConfigError` for what cannot be sent: half of a surrogate pair, as a string cut in two leaves it."""
     try:
         text.encode()

@@ -131,7 +131,7 @@ class History:
         self._entries: dict[str, Entry] = {}
         self._order: list[str] = []
         self._deleted: dict[str, str | None] = {}
-        """By id: the item in whose place, or behind which, it stood; empty for the head, None where nothing is known."""
+        """By id: the item that stands in its place, or before it; empty for the head, None where nothing is known."""
         self._output_of: dict[str, str] = {}
         self._unplaced: set[str] = set()
         """Items at the end for want of a better place: the server has not said yet where they stand."""
