@@ -9,12 +9,12 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from kit import Call, call
+from kit import Call, Peer, call, call_peer
+from test_session_peer import created, done
 from trio_voice import (
     ConfigError,
     ConnectionOptions,
     HistoryError,
-    HistoryItem,
     RealtimeAgent,
     RealtimeSession,
     SessionEnded,
@@ -423,46 +423,40 @@ async def test_pictures_up_to_the_limit_arrive_and_more_are_refused(autojump_clo
         assert on.errors() == []
 
 
-# --- what is told ---------------------------------------------------------------------------------
+async def test_a_call_that_is_being_made_cannot_be_changed_and_one_of_a_forgotten_answer_is_not_run(
+    autojump_clock: MockClock,
+) -> None:
+    runs = []
 
-
-async def test_a_display_that_follows_the_events_shows_the_history(autojump_clock: MockClock) -> None:
     @tool
-    async def weather() -> str:
-        """The weather."""
-        return "rain"
+    async def order_pizza() -> str:
+        """Order a pizza."""
+        runs.append("begun")
+        return "ordered"
 
-    brain = ScriptedBrain(
-        [[scripted.Call("weather")], Say("It rains.", 400), Say("one two three four", 2000)], ["Weather?", "Stop!"]
-    )
-    shown: dict[str, HistoryItem] = {}
-    changes: list[tuple[str, str]] = []
+    refused = trio.Event()
+    item = {"type": "function_call", "id": "f1", "call_id": "c1", "name": "order_pizza", "arguments": ""}
+    peers: list[Peer] = []
 
-    def follow(event: events.HistoryChanged) -> None:
-        changes.append((event.change, event.item.heard_text or event.item.kind))
-        if event.change == "deleted":
-            assert shown.pop(event.item.id)
-        else:
-            assert (event.item.id in shown) == (event.change == "changed")
-            shown[event.item.id] = event.item
+    async def serve(peer: Peer) -> None:
+        peers.append(peer)
+        await peer.configure()
+        await peer.receive("response.create")
+        await peer.send(created("r1"), {"type": "response.output_item.added", "response_id": "r1", "item": item})
+        await refused.wait()
+        await peer.receive("conversation.item.delete")
+        whole = item | {"arguments": "{}", "status": "completed"}
+        await peer.send({"type": "response.output_item.done", "response_id": "r1", "item": whole}, done("r1"))
+        await peer.drain()
 
-    async with call(brain, RealtimeAgent(tools=[weather]), connection=OPTIONS) as on:
-        on.session.on("history", follow)
-        await on.speak()
-        await on.next(events.PlaybackEnd)
+    async with call_peer(serve, RealtimeAgent(tools=[order_pizza])) as on:
         await on.session.respond()
-        await on.next(events.PlaybackStart)
-        await trio.sleep(1)
-        await on.session.interrupt()
-        await on.drop()
-        await on.next(events.Connected)
-        note = await on.session.inject("user", "A note.")
-        await on.session.edit_item(note, "Another.")
-        await on.session.delete_item(called(on.session, "Weather?"))
-        await trio.sleep(1)
-        assert {id: item.heard_text or item.kind for id, item in shown.items()} == {
-            item.id: item.heard_text or item.kind for item in on.session.history
-        }
-        assert ("changed", "one two") in changes
-        assert [item.at for item in on.session.history] == sorted(item.at for item in on.session.history)
-    assert len(changes) < 20, "more than a few events for each item"
+        assert (await on.next(events.HistoryChanged)).item.kind == "function_call"
+        with pytest.raises(HistoryError, match="still being said"):
+            await on.session.delete_item("f1")
+        refused.set()
+        await on.session.reset_history()
+        await trio.sleep(10)
+        assert on.session.history == ()
+    assert runs == []
+    assert "conversation.item.create" not in peers[0].types(), "an output without a call"

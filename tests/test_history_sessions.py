@@ -13,13 +13,58 @@ import trio
 from trio.testing import MockClock
 
 from kit import call
-from test_history_edits import OPTIONS, PICTURE, heard, model_s_view, two_exchanges
-from trio_voice import ConfigError, Prices, RealtimeAgent, RealtimeSession, events, tool
+from test_history_edits import OPTIONS, PICTURE, called, heard, model_s_view, two_exchanges
+from trio_voice import ConfigError, HistoryItem, Prices, RealtimeAgent, RealtimeSession, events, tool
 from trio_voice.channels import CONTROL_CAPACITY
 from trio_voice.protocol import ResponseDone
 from trio_voice.protocol.resume import NEVER_RUN
 from trio_voice.server import scripted
 from trio_voice.server.scripted import Say, ScriptedBrain
+
+# --- what is told ---------------------------------------------------------------------------------
+
+
+async def test_a_display_that_follows_the_events_shows_the_history(autojump_clock: MockClock) -> None:
+    @tool
+    async def weather() -> str:
+        """The weather."""
+        return "rain"
+
+    brain = ScriptedBrain(
+        [[scripted.Call("weather")], Say("It rains.", 400), Say("one two three four", 2000)], ["Weather?", "Stop!"]
+    )
+    shown: dict[str, HistoryItem] = {}
+    changes: list[tuple[str, str]] = []
+
+    def follow(event: events.HistoryChanged) -> None:
+        changes.append((event.change, event.item.heard_text or event.item.kind))
+        if event.change == "deleted":
+            assert shown.pop(event.item.id)
+        else:
+            assert (event.item.id in shown) == (event.change == "changed")
+            shown[event.item.id] = event.item
+
+    async with call(brain, RealtimeAgent(tools=[weather]), connection=OPTIONS) as on:
+        on.session.on("history", follow)
+        await on.speak()
+        await on.next(events.PlaybackEnd)
+        await on.session.respond()
+        await on.next(events.PlaybackStart)
+        await trio.sleep(1)
+        await on.session.interrupt()
+        await on.drop()
+        await on.next(events.Connected)
+        note = await on.session.inject("user", "A note.")
+        await on.session.edit_item(note, "Another.")
+        await on.session.delete_item(called(on.session, "Weather?"))
+        await trio.sleep(1)
+        assert {id: item.heard_text or item.kind for id, item in shown.items()} == {
+            item.id: item.heard_text or item.kind for item in on.session.history
+        }
+        assert ("changed", "one two") in changes
+        assert [item.at for item in on.session.history] == sorted(item.at for item in on.session.history)
+    assert len(changes) < 20, "more than a few events for each item"
+
 
 # --- usage and notes ------------------------------------------------------------------------------
 
@@ -246,3 +291,29 @@ def size_of(root: object, *, but: object = None) -> int:
             size += sys.getsizeof(value)
             todo += gc.get_referents(value)
     return size
+
+
+@pytest.mark.parametrize("how", ["delete", "edit", "reset"])
+async def test_an_item_that_the_server_was_never_told_can_be_changed(autojump_clock: MockClock, how: str) -> None:
+    """One without words is told nobody; then nothing has to be deleted there, and its place is behind another."""
+    items = [
+        {"id": f"m{number}", "kind": "message", "role": "user", "text": text, "heard_text": text}
+        for number, text in enumerate(["", "Before.", "", "After."])
+    ]
+    brain = ScriptedBrain([Say("Yes.", 100)])
+    async with call(brain, listening=False, history={"version": 1, "items": items}) as on:
+        expected = [("user", "Before."), ("user", "After.")]
+        for item_id in ("m0", "m2") if how != "reset" else ():
+            if how == "delete":
+                await on.session.delete_item(item_id)
+            else:
+                await on.session.edit_item(item_id, f"edited {item_id}")
+        if how == "edit":
+            expected = [("user", "edited m0"), expected[0], ("user", "edited m2"), expected[1]]
+        if how == "reset":
+            await on.session.reset_history()
+            expected = []
+        await on.session.respond()
+        await on.next(events.PlaybackEnd)
+        assert model_s_view(brain) == heard(on.session)[:-1] == expected
+        assert on.errors() == []
