@@ -101,7 +101,8 @@ class HistoryEdits:
             self._forget_call(entry)
             history.delete(entry.item_id)
         self.outbox.send_all([ConversationItemDelete(item_id=item_id) for item_id in told])
-        self.ledger.answer_owed = self.resumption.response_owed = False
+        self.resumption.response_owed = False
+        self.ledger.response_asked()
         self.resumption.requests.clear()
         if not self.view.connected:
             self.answers.settle()
@@ -133,5 +134,6 @@ class HistoryEdits:
     def _delete(self, entry: Entry, *, replaced_by: str | None = None) -> None:
         told = entry.item_id not in self.view.history.untold
         self.view.history.delete(entry.item_id, replaced_by=replaced_by)
+        self.ledger.owed.discard(entry.item_id)
         if told:
             self.outbox.send(ConversationItemDelete(item_id=entry.item_id))

@@ -29,7 +29,6 @@ from trio_voice.channels import (
     EventStream,
     InboxItem,
     PlaybackItem,
-    ToolItem,
 )
 from trio_voice.config import (
     AgentCapability,
@@ -49,6 +48,7 @@ from trio_voice.logs import log
 from trio_voice.protocol.edits import check_words
 from trio_voice.protocol.history import History
 from trio_voice.session_history import HistoryMethods
+from trio_voice.tool_items import ToolItem
 from trio_voice.tracker import ConversationTracker, SessionMetrics
 from trio_voice.usage import Prices
 from trio_voice.voice_activity import EnergyDetector, VoiceDetector, VoiceMeter
@@ -85,11 +85,12 @@ class RealtimeSession(HistoryMethods):
         metadata: dict[str, Any] | None = None,
         history: Mapping[str, Any] | None = None,
         prices: Prices | None = None,
+        approver: tools.Approver | None = None,
         open_stream: supervisor.OpenStream | None = None,
         wall_clock: Callable[[], float] = time.time,
         rng: random.Random | None = None,
     ) -> None:
-        """`context` is your own object, for instructions that are made of it, and for tools.
+        """`context` is your own object, for instructions that are made of it; tools find it in their `ToolContext`.
 
         `microphone` and `speaker` are opened when the agent's capabilities ask for them; None goes without.
 
@@ -99,6 +100,9 @@ class RealtimeSession(HistoryMethods):
         `history` is what an earlier session's `export()` gave: the server is told its items first, and the conversation
         goes on from there. `prices` make `metrics.cost` of what is used.
 
+        `approver`, plain or async, is asked about calls of tools that need approval; without it,
+        `approve()` and `reject()` answer.
+
         Raises: `ConfigError` for an echo policy without what it needs, for settings that cannot be together, and for a
         `history` that is none.
 
@@ -106,6 +110,7 @@ class RealtimeSession(HistoryMethods):
         the date, against which a server's session limit is read; `rng` spreads the attempts to reconnect.
         """
         self.context = context
+        self._approver = approver
         self.connection = connection_for(agent, connection or ConnectionOptions())
         self.audio_input = audio_input or AudioInputConfig()
         self.audio_output = audio_output or AudioOutputConfig()
@@ -208,7 +213,8 @@ class RealtimeSession(HistoryMethods):
                     hear = partial(capture.run, frames, microphone=microphone, config=self.audio_input)
                     hear = partial(hear, recovery=self._hearing, filters=self._capture_filters, voice=self._voice)
                     await nursery.start(partial(hear, reports=to_conversation.clone()))
-                nursery.start_soon(partial(tools.run, tool_items, to_conversation.clone(), tools=self.agent.tools))
+                execute = partial(tools.run, tool_items, to_conversation.clone(), tools=self.agent.tools)
+                nursery.start_soon(partial(execute, context=self.context, agent=self.agent, approver=self._approver))
                 nursery.start_soon(
                     partial(
                         conversation.run,
@@ -428,13 +434,21 @@ class RealtimeSession(HistoryMethods):
         """
         await self._command("agent", agent=agent)
 
+    async def approve(self, call_id: str) -> bool:
+        """Let a call run that waits for it (event `tool_approval`). False when it does not wait, or no more."""
+        return (await self._command("approve", call_id=call_id)).in_time
+
+    async def reject(self, call_id: str, reason: str = "") -> bool:
+        """The call does not run; the model is told so, and the reason. False when it does not wait, or no more."""
+        return (await self._command("reject", call_id=call_id, text=reason)).in_time
+
     def _check_answers(self, what: str) -> None:
         if self.agent.transcribes_only:
             raise ConfigError(
                 f"{what}: agent {self.agent.name!r} only transcribes; give it VOICE_OUTPUT or TEXT_OUTPUT"
             )
 
-    async def _command(self, do: CommandName, **details: Any) -> str:
+    async def _command(self, do: CommandName, **details: Any) -> Command:
         if self._lifetime is None or self._ended_at is not None:
             raise SessionEnded(f"{do!r} needs a running session: call it inside `async with`, before disconnect()")
         command = Command(do, **details)
@@ -452,7 +466,7 @@ class RealtimeSession(HistoryMethods):
             raise SessionEnded(f"the session ended before {do!r} was carried out")
         if command.refused is not None:
             raise command.refused
-        return command.item_id
+        return command
 
 
 def _cause(group: BaseExceptionGroup[BaseException]) -> BaseException:

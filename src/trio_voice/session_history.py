@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from trio_voice import history_export
-from trio_voice.channels import CommandName
+from trio_voice.channels import Command, CommandName
 from trio_voice.conversation_view import ConversationView
 from trio_voice.protocol.edits import DeleteItem, EditItem, Inject, ResetHistory, Role
 from trio_voice.protocol.history import HistoryItem
@@ -29,7 +29,7 @@ class HistoryMethods(ABC):
     def agent(self) -> RealtimeAgent: ...
 
     @abstractmethod
-    async def _command(self, do: CommandName, **details: Any) -> str: ...
+    async def _command(self, do: CommandName, **details: Any) -> Command: ...
 
     @property
     @abstractmethod
@@ -89,14 +89,14 @@ class HistoryMethods(ABC):
         Raises: `ConfigError` for a message that no server would take.
         """
         edit = Inject(role, text, images, respond)
-        return await self._command("history", edit=edit)
+        return (await self._command("history", edit=edit)).item_id
 
     async def edit_item(self, item_id: str, text: str) -> str:
         """Give a message other words. The item is replaced by one in its place: returns the id of that.
 
         Raises: `HistoryError` for an item that is not there, is no message, or is still being said.
         """
-        return await self._command("history", edit=EditItem(item_id, text))
+        return (await self._command("history", edit=EditItem(item_id, text))).item_id
 
     async def delete_item(self, item_id: str) -> None:
         """Take an item out of the conversation, here and at the server; a tool's call and its result go together.
