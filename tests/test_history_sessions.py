@@ -66,6 +66,32 @@ async def test_a_display_that_follows_the_events_shows_the_history(autojump_cloc
     assert len(changes) < 20, "more than a few events for each item"
 
 
+async def test_a_background_tool_whose_call_is_gone_is_not_spoken_of(autojump_clock: MockClock) -> None:
+    released = trio.Event()
+
+    @tool(result="background")
+    async def order_pizza() -> str:
+        """Order a pizza."""
+        await released.wait()
+        return "ordered"
+
+    brain = ScriptedBrain([[scripted.Call("order_pizza")], Say("It is under way.", 100), Say("Hello.", 100)])
+    async with call(brain, RealtimeAgent(tools=[order_pizza]), listening=False) as on:
+        await on.session.send_text("A pizza.")
+        await on.next(events.PlaybackEnd)
+        ordered = next(item for item in on.session.history if item.kind == "function_call")
+        await on.session.delete_item(ordered.id)
+        released.set()
+        assert (await on.next(events.ToolFinished)).output == "ordered"
+        await trio.sleep(10)
+        expected = [("user", "A pizza."), ("assistant", "It is under way.")]
+        assert heard(on.session) == expected
+        await on.session.send_text("Hello?")
+        await on.next(events.PlaybackEnd)
+        assert model_s_view(brain) == [*expected, ("user", "Hello?")]
+        assert on.errors() == []
+
+
 # --- usage and notes ------------------------------------------------------------------------------
 
 
