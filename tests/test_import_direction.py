@@ -19,12 +19,12 @@ CORE_MODULES = {
     "mcp_servers",
     "interruption", "voice_activity", "frame_filters", "echo", "server_detection", "agent_settings", "agent_in_charge",
     "guardrail_functions", "handoff_tools",
-    "pauses",
+    "pauses", "usage", "history_export",
 }  # fmt: skip
 ACTOR_MODULES = {
     "channels", "capture", "uplink", "downlink", "conversation", "playback", "tools", "supervisor", "session",
     "journal", "voice_agent", "barge_in", "device_recovery",
-    "tool_calls", "hosted_calls", "mcp_tools", "tool_offer",
+    "tool_calls", "hosted_calls", "mcp_tools", "tool_offer", "history_edits", "session_history", "drop_oldest",
     "conversation_view", "answers", "commands",
     "microphone_gate",
     "event_streams", "guardrails", "guarding", "handoffs",

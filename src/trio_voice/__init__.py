@@ -67,10 +67,13 @@ if TYPE_CHECKING:
         ToolUse as ToolUse,
         TranscriptLine as TranscriptLine,
     )
+    from trio_voice.protocol.history import HistoryItem as HistoryItem
+    from trio_voice.usage import Prices as Prices, TokenUsage as TokenUsage
     from trio_voice.errors import (
         ConfigError as ConfigError,
         DeviceError as DeviceError,
         EngineMissing as EngineMissing,
+        HistoryError as HistoryError,
         McpServerError as McpServerError,
         SessionEnded as SessionEnded,
         ToolArgumentsError as ToolArgumentsError,
@@ -107,10 +110,13 @@ _PUBLIC = {
     ),
     "audio": ("AudioFormat", "Frame"),
     "tracker": ("ConversationTracker", "ConversationTurn", "SessionMetrics", "ToolUse", "TranscriptLine"),
+    "protocol.history": ("HistoryItem",),
+    "usage": ("Prices", "TokenUsage"),
     "errors": (
         "ConfigError",
         "DeviceError",
         "EngineMissing",
+        "HistoryError",
         "McpServerError",
         "SessionEnded",
         "ToolArgumentsError",

@@ -42,6 +42,7 @@ from trio_voice.conversation_view import ConversationView
 from trio_voice.errors import ConfigError
 from trio_voice.guarding import Guarding
 from trio_voice.handoffs import Handoffs
+from trio_voice.history_edits import HistoryEdits
 from trio_voice.initiative import Initiative
 from trio_voice.interruption import InterruptionJudge, as_told
 from trio_voice.logs import log
@@ -64,6 +65,7 @@ from trio_voice.tool_calls import ToolCalls
 from trio_voice.tool_items import ToolItem
 from trio_voice.tool_offer import ToolOffer
 from trio_voice.transcripts import Transcripts
+from trio_voice.usage import of_transcription
 from trio_voice.user_turn import UserTurn
 from trio_voice.utterances import Utterances
 
@@ -93,7 +95,7 @@ async def run(
     detection = ServerDetection(as_told(agent.interruption, agent.turn_detection))
     barge_in = BargeIn(outbox, view.history, view.tracker, detection)
     microphone, tools = MicrophoneGate(outbox, view, agent), ToolCalls(outbox, view.tracker, barge_in, view.history)
-    utterances = Utterances(push_to_talk=agent.turn_detection is None)
+    utterances = Utterances(agent.turn_detection is None, view.history.new_id)
     conductor = _Conductor(outbox, view, in_charge, barge_in, microphone, tools, utterances, detection)
     try:
         with inbox:
@@ -180,13 +182,25 @@ class _Conductor:
             IdleWatch(agent.idle_prompts),
             FillerWatch(agent.filler),
         )
-        self.commands = Commands(
-            outbox, view, barge_in, microphone, self.asking, self.answers, self.user, self.change, self.initiative
-        )
-        self.commands.hosted = self.tools.hosted
         self.handoffs = self.tools.handoffs = Handoffs(
             outbox, view.history, self.answers, self.in_charge, self.change, self.tools.finish
         )
+        self.resumption = Resumption(
+            outbox, view, barge_in, microphone, self.tools.ledger, self.utterances, self.asking, self.initiative
+        )
+        self.commands = Commands(
+            outbox,
+            view,
+            barge_in,
+            microphone,
+            self.asking,
+            self.answers,
+            self.user,
+            HistoryEdits(outbox, view, barge_in, self.tools.ledger, self.asking, self.answers, self.resumption),
+            self.change,
+            self.initiative,
+        )
+        self.commands.hosted = self.tools.hosted
         self.guarding = self.commands.guarding = Guarding(
             outbox,
             view,
@@ -198,9 +212,6 @@ class _Conductor:
             carry_out=self.commands.carry_out,
         )
         self.transcripts = Transcripts(outbox, view.history, self.user)
-        self.resumption = Resumption(
-            outbox, view, barge_in, microphone, self.tools.ledger, self.utterances, self.asking, self.initiative
-        )
 
     @property
     def deadline(self) -> float:
@@ -255,6 +266,8 @@ class _Conductor:
             self.asking.release()
         self.guarding.ask()
         self.initiative.watch()
+        if self.view.history.changes:
+            self._tell_changes()
         self._show()
 
     def _show(self) -> None:
@@ -262,6 +275,13 @@ class _Conductor:
         self.view.awaiting_server = self.arbiter.asked or self.arbiter.active
         self.view.dropped_control = self.outbox.dropped_control
         self.view.lost_utterances = self.utterances.lost
+
+    def _tell_changes(self) -> None:
+        now = self.outbox.now
+        for change, entry in self.view.history.take_changes():
+            entry.at = now if entry.at is None else entry.at
+            after = self.view.history.before(entry.item_id)
+            self.outbox.emit(events.HistoryChanged(at=now, change=change, item=entry.shown(), after=after))
 
     @property
     def _turn_in_progress(self) -> bool:
@@ -356,6 +376,7 @@ class _Conductor:
             self.view.tracker.started_at = self.outbox.now
             self.view.phase = SessionState.CONNECTED
             self.view.ready.set()
+            self.resumption.tell_earlier_session()
             self._greet(self.in_charge.agent)
             self.microphone.set()
 
@@ -440,6 +461,9 @@ class _Conductor:
                     self.guarding.forget()
             case on.ConversationItemInputAudioTranscriptionCompleted():
                 self.utterances.words_known(event.item_id)
+                self.view.tracker.transcription_used(
+                    event.item_id, of_transcription(event.usage or None), self.outbox.now
+                )
                 if not (event.transcript and self.asking.answers) and self.view.phase is SessionState.PROCESSING:
                     self.answers.settle()  # a noise, or words that are only written down: no answer will come
                 self._speak_of_tools()

@@ -43,6 +43,10 @@ class WireLost(TrioVoiceError):
         self.close_code = close_code
 
 
+class HistoryError(TrioVoiceError):
+    """An item of the conversation that cannot be changed: there is none of that id, or it is still being said."""
+
+
 class SessionEnded(TrioVoiceError):
     """The session is disconnected, so what was asked of it cannot happen any more."""
 

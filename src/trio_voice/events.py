@@ -12,6 +12,7 @@ import attrs
 
 if TYPE_CHECKING:
     from trio_voice.protocol import ClientEvent, RemoteProtocolError, ServerEvent, UnknownEvent
+    from trio_voice.protocol.history import HistoryItem
 
 DeviceKind: TypeAlias = Literal["microphone", "speaker"]
 
@@ -311,6 +312,21 @@ class DeviceRestored(SessionEvent):
     kind: DeviceKind
     device: str
     outage_ms: float
+
+
+@attrs.frozen(kw_only=True)
+class HistoryChanged(SessionEvent):
+    """An item of the conversation is new, is otherwise than it was, or is gone.
+
+    `changed` when its words are complete, and when it was cut; words that are still arriving are `Transcript`s. An
+    edited message is one item `added` and one `deleted`. `after` is the id of the item before it, None for the first:
+    not every item is added at the end, and one may be found to stand elsewhere.
+    """
+
+    name: ClassVar[str] = "history"
+    change: Literal["added", "changed", "deleted"]
+    item: HistoryItem
+    after: str | None = None
 
 
 @attrs.frozen(kw_only=True)
