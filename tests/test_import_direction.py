@@ -42,8 +42,8 @@ ONLY_IMPORTER = {
     "pywebrtc_audio": {"devices/webrtc.py"},
     "mcp": {"mcp_client.py", "mcp_process.py"},
     "anyio": {"mcp_process.py"},
-    "starlette": {"devices/browser_page.py"},
-    "hypercorn": {"devices/browser_page.py"},
+    "starlette": {"devices/line_server.py"},
+    "hypercorn": {"devices/line_server.py"},
 }
 """One file per outside thing."""
 

@@ -131,8 +131,8 @@ class _Conductor:
     """Of the connection that is listened to."""
     successor: LinkUp | None = None
     """A connection that is to take its place."""
-    successors_agent: RealtimeAgent | None = None
-    """The one that it was configured for."""
+    successor_agent: RealtimeAgent | None = None
+    """Whom it was configured for."""
     configured_epoch: int = 0
     """The newest connection whose server has taken the configuration."""
 
@@ -233,6 +233,7 @@ class _Conductor:
                 self.outbox.emit(events.PlaybackStart(at=self.outbox.now, turn=turn))
             case TurnPlayed():
                 self.answers.played(item)
+                self._speak_of_tools()
             case Interrupted():
                 self.barge_in.silenced(item, self.answers.speaking)
                 self.commands.carry_out_postponed()
@@ -264,8 +265,8 @@ class _Conductor:
 
     @property
     def _turn_in_progress(self) -> bool:
-        answer = self.answers.speaking
-        speaking = answer is not None and not (answer.done and answer.played)
+        sounding = self.barge_in.is_sounding(self.answers.speaking) or self.barge_in.under_way
+        speaking = sounding or self.arbiter.active
         processing = self.view.phase is SessionState.PROCESSING
         holding = self.utterances.push_to_talk and self.microphone.listening
         listening = self.user.is_speaking or holding
@@ -277,7 +278,7 @@ class _Conductor:
     def _link_up(self, news: LinkUp) -> None:
         configure = SessionUpdate(event_id=f"configure_{news.epoch}", session=self._configuration())
         if news.handover is not None:
-            self.successor, self.successors_agent = news, self.in_charge.agent
+            self.successor, self.successor_agent = news, self.in_charge.agent
             news.control.send_nowait(Send(configure))
             return
         if self.view.connected:  # the news of the loss was about a connection that had just been replaced
@@ -308,7 +309,7 @@ class _Conductor:
             self._move_to(news)
             self._configured(event.session.id or "")
             news.handover.accepted = True
-            if self.successors_agent is not self.in_charge.agent:  # it was another one when this began
+            if self.successor_agent is not self.in_charge.agent:  # who has taken over on the old one meanwhile
                 self.change.ask(Change(self.in_charge.agent, lambda problem: None))
         else:
             news.control.close()
@@ -496,5 +497,5 @@ class _Conductor:
         if ledger.owed and not ledger.running:
             ledger.response_asked()
             self.asking.respond(ResponseCreate())
-        elif (progress := self.tools.due_progress()) is not None:
+        elif self.view.phase is not SessionState.RESPONDING and (progress := self.tools.due_progress()) is not None:
             self.asking.fill(progress)

@@ -17,7 +17,6 @@ import trio
 from trio_voice import capture, conversation, guardrails, logs, playback, supervisor, tools
 from trio_voice.agent import RealtimeAgent
 from trio_voice.agent_in_charge import AgentInCharge, connection_for
-from trio_voice.agent_settings import check_words
 from trio_voice.audio import Frame
 from trio_voice.channels import (
     CHECK_CAPACITY,
@@ -221,16 +220,8 @@ class RealtimeSession:
                 task_status.started()
         finally:
             self._end()
-            for end in (
-                to_conversation,
-                inbox,
-                to_playback,
-                playback_items,
-                to_tools,
-                tool_items,
-                to_guardrails,
-                checks,
-            ):
+            ends = (to_conversation, inbox, to_playback, playback_items, to_tools, tool_items, to_guardrails, checks)
+            for end in ends:
                 end.close()
             frames.close()
             self._toolbox.close()
@@ -428,8 +419,7 @@ class RealtimeSession:
 
     async def send_text(self, text: str) -> None:
         """Say something in writing; an answer under way is interrupted."""
-        check_words("text", text)
-        self._check_answers("send_text()")
+        self._check_answers("send_text()", text)
         if not self.agent.can(AgentCapability.TEXT_INPUT):
             raise ConfigError(f"agent {self.agent.name!r} takes no text; give it AgentCapability.TEXT_INPUT")
         await self._command("text", text=text)
@@ -448,8 +438,7 @@ class RealtimeSession:
 
         It can be interrupted as any answer, or not with `interruptible=False`: see `respond()`.
         """
-        check_words("text", text)
-        self._check_answers("say()")
+        self._check_answers("say()", text)
         await self._command("say", text=text, interruptible=interruptible)
 
     async def update_agent(self, agent: RealtimeAgent) -> None:
@@ -471,7 +460,9 @@ class RealtimeSession:
         """The call does not run; the model is told so, and the reason. False when it does not wait, or no more."""
         return (await self._command("reject", call_id=call_id, text=reason)).in_time
 
-    def _check_answers(self, what: str) -> None:
+    def _check_answers(self, what: str, text: str | None = None) -> None:
+        if text is not None and not text.strip():
+            raise ConfigError(f"{what} needs words; the text is empty")
         if self.agent.transcribes_only:
             raise ConfigError(
                 f"{what}: agent {self.agent.name!r} only transcribes; give it VOICE_OUTPUT or TEXT_OUTPUT"

@@ -26,7 +26,7 @@ MS_PER_CHARACTER = 60
 """How long a clause sounds when its duration is not given: a brisk reader."""
 MAX_MARKED_TURN = 126
 VERBATIM_TURN = MAX_MARKED_TURN
-"""What marks samples of words that the client asked for: they use up no reply."""
+"""What marks samples of words that the client asked for where they use up no reply of a list."""
 SILENT = np.zeros(0, np.int16)
 
 
@@ -163,13 +163,12 @@ class ScriptedBrain:
     async def respond(self, request: ResponseRequest, writer: ResponseWriter) -> None:
         self.requests.append(request)
         words = words_of(request.instructions)
-        if words is not None:
-            await self._speak(Say(words), VERBATIM_TURN, 0, request, writer)
-            return
-        turn, self._answered = self._answered, self._answered + 1
+        turn = VERBATIM_TURN
+        if words is None or callable(self._replies):
+            turn, self._answered = self._answered, self._answered + 1
         await trio.sleep(self._think_ms / 1000)
         position = 0
-        for step in self._steps(turn, request):
+        for step in self._steps(turn, request) if words is None else (Say(words),):
             match step:
                 case Say():
                     position += await self._speak(step, turn, position, request, writer)
