@@ -188,9 +188,8 @@ class _Conductor:
         self.commands = Commands(
             outbox, view, barge_in, microphone, self.asking, self.answers, self.user, self.change, self.initiative
         )
-        self.handoffs = self.tools.handoffs = Handoffs(
-            outbox, view.history, self.answers, self.in_charge, self.change, self.tools.finish
-        )
+        self.handoffs = Handoffs(outbox, view.history, self.answers, self.in_charge, self.change, self.tools.finish)
+        self.tools.handoffs = self.handoffs
         self.guarding = self.commands.guarding = Guarding(
             outbox,
             view,
@@ -237,6 +236,7 @@ class _Conductor:
                 self.outbox.emit(events.PlaybackStart(at=self.outbox.now, turn=turn))
             case TurnPlayed():
                 self.answers.played(item)
+                self.guarding.heard(item.turn)
             case Interrupted():
                 self.barge_in.silenced(item, self.answers.speaking)
                 self.commands.carry_out_postponed()
