@@ -263,16 +263,16 @@ class Command:
     interruptible: bool = True
     passed: bool = False
     """The guardrails have nothing against its text."""
+    agent: RealtimeAgent | None = None
     call_id: str = ""
     """Of the tool's call that is approved or rejected."""
-    agent: RealtimeAgent | None = None
     done: trio.Event = attrs.Factory(trio.Event)
     lost: bool = False
     """The session ended first."""
-    in_time: bool = False
-    """It was about a call that waited for it."""
     refused: ConfigError | None = None
     """Why it was not carried out."""
+    in_time: bool = False
+    """It was about a call that waited for it."""
 
 
 DeviceNews: TypeAlias = DeviceLost | DeviceRestored

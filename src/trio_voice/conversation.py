@@ -497,4 +497,4 @@ class _Conductor:
             ledger.response_asked()
             self.asking.respond(ResponseCreate())
         elif (progress := self.tools.due_progress()) is not None:
-            self.asking.say(progress)
+            self.asking.fill(progress)

@@ -71,7 +71,7 @@ class Guarding:
     """The turn whose words are being looked at, and its agent."""
     _agent: RealtimeAgent | None = None
     _sounding: set[int] = attrs.Factory(set)
-    """Turns of which something may still be heard: the answer to a tool may begin while the words before it are played."""
+    """Turns of which something may still be heard: an answer may begin while the words before a tool are played."""
     _seen: dict[tuple[str, str], int] = attrs.Factory(dict)
     """By item and guardrail: how many characters of it were looked at."""
     _tripped: dict[str, None] = attrs.Factory(dict)

@@ -88,15 +88,15 @@ class RealtimeSession:
         wall_clock: Callable[[], float] = time.time,
         rng: random.Random | None = None,
     ) -> None:
-        """`context` is your own object, for instructions that are made of it, and for tools.
+        """`context` is your own object, for instructions that are made of it; tools find it in their `ToolContext`.
 
         `microphone` and `speaker` are opened when the agent's capabilities ask for them; None goes without.
 
         `capture_filters` see the microphone's frames after what `audio_input` asks for, and before they are sent;
         `playback_filters` see the blocks that the speaker takes.
 
-        Tools find `context` in their `ToolContext`. `approver`, plain or async, is
-        asked about calls of tools that need approval; without it, `approve()` and `reject()` answer.
+        `approver`, plain or async, is asked about calls of tools that need approval; without it,
+        `approve()` and `reject()` answer.
 
         Raises: `ConfigError` for an echo policy without what it needs, and for settings that cannot be together.
 
@@ -446,14 +446,6 @@ class RealtimeSession:
         self._check_answers("respond()")
         await self._command("respond", instructions=instructions, interruptible=interruptible)
 
-    async def approve(self, call_id: str) -> bool:
-        """Let a call run that waits for it (event `tool_approval`). False when it does not wait, or no more."""
-        return await self._command("approve", call_id=call_id)
-
-    async def reject(self, call_id: str, reason: str = "") -> bool:
-        """The call does not run; the model is told so, and the reason. False when it does not wait, or no more."""
-        return await self._command("reject", call_id=call_id, text=reason)
-
     async def say(self, text: str, *, interruptible: bool = True) -> None:
         """Have the agent say exactly this, when nothing else is being said; it becomes part of the conversation.
 
@@ -472,13 +464,21 @@ class RealtimeSession:
         """
         await self._command("agent", agent=agent)
 
+    async def approve(self, call_id: str) -> bool:
+        """Let a call run that waits for it (event `tool_approval`). False when it does not wait, or no more."""
+        return (await self._command("approve", call_id=call_id)).in_time
+
+    async def reject(self, call_id: str, reason: str = "") -> bool:
+        """The call does not run; the model is told so, and the reason. False when it does not wait, or no more."""
+        return (await self._command("reject", call_id=call_id, text=reason)).in_time
+
     def _check_answers(self, what: str) -> None:
         if self.agent.transcribes_only:
             raise ConfigError(
                 f"{what}: agent {self.agent.name!r} only transcribes; give it VOICE_OUTPUT or TEXT_OUTPUT"
             )
 
-    async def _command(self, do: CommandName, **details: Any) -> bool:
+    async def _command(self, do: CommandName, **details: Any) -> Command:
         if self._lifetime is None or self._ended_at is not None:
             raise SessionEnded(f"{do!r} needs a running session: call it inside `async with`, before disconnect()")
         command = Command(do, **details)
@@ -496,4 +496,4 @@ class RealtimeSession:
             raise SessionEnded(f"the session ended before {do!r} was carried out")
         if command.refused is not None:
             raise command.refused
-        return command.in_time
+        return command

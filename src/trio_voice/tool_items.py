@@ -38,7 +38,7 @@ class CancelTurn:
 
 @attrs.frozen
 class OfferTools:
-    """What calls of later turns than `after_turn` may run: another agent has taken over."""
+    """What calls of later turns than `after_turn` may run, and which agent makes them: another one has taken over."""
 
     after_turn: int
     tools: Sequence[AgentTool]

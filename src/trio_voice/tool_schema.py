@@ -147,7 +147,8 @@ def object_schema(arguments_type: Any, tool_name: str) -> dict[str, Any]:
     parameters["additionalProperties"] = False
     if definitions:
         parameters["$defs"] = definitions
-    return parameters
+    plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(parameters))
+    return plain
 
 
 _GOOGLE_PARAMETER = re.compile(r"^\s+\*{0,2}(\w+)\s*(?:\([^)]*\))?:\s*(.*)$")

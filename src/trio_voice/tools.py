@@ -41,7 +41,6 @@ from trio_voice.tool_items import (
 MAX_OUTPUT_CHARS = 100_000
 """A model cannot use more, and the wire would carry it every time the conversation is restored."""
 MAX_THREADS = 8
-REMEMBERED_OFFERS = 8
 """Plain functions that run at once."""
 MAX_THREADS_LEFT = 56
 """More threads, of functions that nobody waits for any more."""
@@ -67,7 +66,7 @@ async def run(
     with results:
         async with trio.open_nursery() as nursery:
             executor = _Executor(results, nursery, context, approver)
-            executor.offers.append(OfferTools(0, tools, agent))
+            executor.offered(OfferTools(0, tools, agent))
             async for item in inbox:
                 match item:
                     case RunTool():
@@ -162,12 +161,12 @@ class _Executor:
     nursery: trio.Nursery
     session_context: Any
     approver: Approver | None
-    offers: deque[OfferTools] = attrs.Factory(lambda: deque(maxlen=REMEMBERED_OFFERS))
-    """The tools of the newest agents, the one in charge last."""
     calls: dict[str, _Call] = attrs.Factory(dict)
     """By call id, those that have not been answered."""
     cancelled_turn: int = 0
     """Turns at or below it were interrupted: a call of theirs whose task has yet to run must not begin."""
+    offers: list[OfferTools] = attrs.Factory(list)
+    """Of each agent so far: a call is for the tools of its turn."""
     lines: dict[str, _Line] = attrs.Factory(dict)
     """By the name of the tool."""
     free_threads: trio.CapacityLimiter = attrs.Factory(lambda: trio.CapacityLimiter(MAX_THREADS))
@@ -177,8 +176,10 @@ class _Executor:
 
     # --- what the conversation says: synchronous, in its order ------------------------------------
 
-    def offer_of(self, turn: int) -> OfferTools:
-        """What the agent of that turn could call."""
+    def offered(self, item: OfferTools) -> None:
+        self.offers.append(item)
+
+    def _offer_of(self, turn: int) -> OfferTools:
         return next((offer for offer in reversed(self.offers) if turn > offer.after_turn), self.offers[0])
 
     def cancel(self, turn: int) -> None:
@@ -200,7 +201,7 @@ class _Executor:
     def take(self, asked: RunTool) -> None:
         """A call: whether it may begin, and after which others, is decided before the next item is looked at."""
         offer(self.results, ToolStarted(asked.turn, asked.call_id, asked.tool, asked.arguments))
-        offered = self.offer_of(asked.turn)
+        offered = self._offer_of(asked.turn)
         tools = {tool.name: tool for tool in offered.tools}
         tool = tools.get(asked.tool)
         if tool is None:
