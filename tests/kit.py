@@ -84,9 +84,13 @@ async def call(
     listening: bool = True,
     audio: bool = False,
     protocol: bool = False,
+    beforehand: Callable[[RealtimeSession], Awaitable[object]] | None = None,
     **options: Any,
 ) -> AsyncIterator[Call]:
-    """Connect a session to a local server with `brain`; each reconnection is a new session of that server."""
+    """Connect a session to a local server with `brain`; each reconnection is a new session of that server.
+
+    `beforehand` sees the session before it is entered.
+    """
     microphone, speaker = ScriptedMicrophone(), speaker or RecordingSpeaker()
     links: list[trio.StapledStream[Any, Any]] = []
     async with trio.open_nursery() as nursery:
@@ -108,6 +112,8 @@ async def call(
             **options,
         )
         stream = session.events(audio=audio, protocol=protocol)
+        if beforehand is not None:
+            await beforehand(session)
         async with session:
             if listening:
                 await session.start_listening()

@@ -39,6 +39,7 @@ from trio_voice.echo import REFERENCE_BLOCKS
 from trio_voice.events import EVENT_NAMES
 from trio_voice.function_tools import FunctionTool
 from trio_voice.session import RealtimeSession
+from trio_voice.tape import TAPE_BLOCKS
 from trio_voice.tracker import ConversationTurn, DeviceMetrics, SessionMetrics, TranscriptLine
 
 ROOT = Path(__file__).parent.parent
@@ -243,6 +244,7 @@ def test_the_table_of_channels_says_the_capacities() -> None:
         "control": f"{channels.CONTROL_CAPACITY} items",
         "playback": f"{channels.PLAYBACK_CAPACITY} items",
         "reference": f"{REFERENCE_BLOCKS} blocks",
+        "tape": f"{TAPE_BLOCKS} blocks",
         "tool calls": f"{channels.TOOL_CAPACITY} items",
         "inbox": f"{channels.INBOX_CAPACITY} items",
         "session events": f"{channels.EVENTS_CAPACITY} for each listener",

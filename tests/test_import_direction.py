@@ -15,11 +15,11 @@ ROOT = Path(trio_voice.__file__).parent
 CORE_MODULES = {
     "audio", "errors", "config", "events", "playback_buffer", "agent", "function_tools", "tracker",
     "protocol", "logs", "restart_policy", "tool_ledger", "utterances", "gain", "jitter", "tracks",
-    "interruption", "voice_activity", "frame_filters", "echo", "server_detection",
+    "tape", "interruption", "voice_activity", "frame_filters", "echo", "server_detection",
 }  # fmt: skip
 ACTOR_MODULES = {
     "channels", "capture", "uplink", "downlink", "conversation", "playback", "tools", "supervisor", "session",
-    "journal", "voice_agent", "barge_in", "device_recovery",
+    "event_streams", "journal", "voice_agent", "barge_in", "device_recovery",
     "tool_calls",
     "conversation_view", "answers", "commands",
     "microphone_gate",

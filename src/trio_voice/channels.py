@@ -5,6 +5,7 @@
     control          conversation → uplink              1024 items   the connection is given up
     playback         downlink, conversation → playback  4096 items   the connection is given up (1)
     reference        the loudspeaker's thread → capture 512 blocks   the oldest is dropped (2)
+    tape             the loudspeaker's thread → playback 512 blocks  the oldest is dropped (3)
     tool calls       conversation → tool executor       256 items    the call is answered with an error
     inbox            everyone → conversation            4096 items   the connection is given up (1)
     session events   conversation → application         4096 each    audio, then the oldest, is dropped, counted
@@ -13,6 +14,8 @@
 package, and ends the session with `trio.WouldBlock`.
 (2) Only with an echo policy: a `PlaybackReference` (`echo.py`), since the device's thread may not touch Trio. It is
 full only when nothing is captured, and so nobody misses what is dropped.
+(3) Only while somebody listens to the sound itself (`session.events(sound=True)`): a `Tape` (`tape.py`). It is emptied
+five times a second; full, the event loop has stood still for seconds.
 
 Who closes: the sender closes its end when it ends. No actor waits to send: each send is `send_nowait`, so an actor
 that falls behind can cost a connection or a frame, never a deadlock, and the downlink never waits for anyone.
@@ -20,17 +23,19 @@ that falls behind can cost a connection or a frame, never a deadlock, and the do
 
 from __future__ import annotations
 
-import math
-from collections import deque
-from collections.abc import Container, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Generic, Literal, TypeAlias, TypeVar
 
 import attrs
 import trio
 
-from trio_voice.errors import SessionEnded
-from trio_voice.events import PROTOCOL_EVENTS, DeviceLost, DeviceRestored, ResponseAudio, SessionEvent
+from trio_voice.event_streams import (
+    EVENTS_CAPACITY as EVENTS_CAPACITY,
+    EventFanOut as EventFanOut,
+    EventStream as EventStream,
+)
+from trio_voice.events import DeviceLost, DeviceRestored
 
 if TYPE_CHECKING:
     from trio_voice.playback_buffer import ItemPosition
@@ -39,17 +44,11 @@ if TYPE_CHECKING:
     from trio_voice.voice_activity import VoiceChange
 
 T = TypeVar("T")
-E = TypeVar("E", bound=SessionEvent)
 
 CONTROL_CAPACITY = 1024
 PLAYBACK_CAPACITY = 4096
 TOOL_CAPACITY = 256
 INBOX_CAPACITY = 4096
-EVENTS_CAPACITY = 4096
-CATCH_UP_PASSES, QUIET_PASSES = 256, 4
-"""Turns of the scheduler that a slow listener gives to others: until nothing came in the last few."""
-SLOW_LISTENER_S = 0.005
-"""One that takes longer for an event is slow: it may have kept others from what has come."""
 
 
 # --- conversation → uplink ------------------------------------------------------------------------
@@ -337,153 +336,3 @@ class DropOldest(Generic[T]):
     def close(self) -> None:
         self._send.close()
         self._evict.close()
-
-
-class EventStream:
-    """One listener's session events: `async for event in stream`. Ends when the session does.
-
-    When full: the oldest piece of audio is dropped, or, where there is none, the oldest event; both are counted. An
-    interruption takes the interrupted turn's audio out of the queue, so that a slow listener learns of it at once
-    and never plays what must not be heard.
-    Cancellation: safe, nothing is lost.
-    """
-
-    def __init__(self, *, audio: bool = False, protocol: bool = False, capacity: int = EVENTS_CAPACITY) -> None:
-        self.audio = audio
-        self.protocol = protocol
-        self.only: Container[str] | None = None
-        """The names of the events that are wanted; None: all."""
-        self.dropped_events = 0
-        self._put_count = 0
-        self._given_at = math.inf
-        self._queue: deque[SessionEvent] = deque()
-        self._capacity = capacity
-        self._waiting = trio.lowlevel.ParkingLot()
-        self._closed = False
-
-    def put(self, event: SessionEvent) -> None:
-        """Never waits."""
-        if len(self._queue) >= self._capacity:
-            victim = next((queued for queued in self._queue if isinstance(queued, ResponseAudio)), self._queue[0])
-            self._queue.remove(victim)
-            self.dropped_events += 1
-        self._queue.append(event)
-        self._put_count += 1
-        self._waiting.unpark()
-
-    def discard_audio(self, turn: int) -> None:
-        """Take out the audio of `turn` and of earlier ones."""
-        self._queue = deque(
-            event for event in self._queue if not (isinstance(event, ResponseAudio) and event.turn <= turn)
-        )
-
-    def close(self) -> None:
-        """No more will come: what waits is still given, then the iteration ends."""
-        self._closed = True
-        self._waiting.unpark_all()
-
-    def __aiter__(self) -> EventStream:
-        return self
-
-    async def __anext__(self) -> SessionEvent:
-        is_slow = trio.current_time() - self._given_at >= SLOW_LISTENER_S
-        while True:
-            if is_slow:
-                await self._let_others_catch_up()
-            elif self._queue or self._closed:
-                await trio.lowlevel.checkpoint()  # others get a turn although nothing has to be waited for
-            if self._queue:
-                self._given_at = trio.current_time()
-                return self._queue.popleft()
-            if self._closed:
-                raise StopAsyncIteration
-            await self._waiting.park()
-
-    async def _let_others_catch_up(self) -> None:
-        """What has arrived is dealt with before the next event is given, although nothing has to be waited for.
-
-        A message takes a few passes of the scheduler on its way. If each pass cost a listener's 20 ms of computing, an
-        interruption would stand behind a second of sound that is still in the socket.
-        """
-        quiet = 0
-        for _ in range(CATCH_UP_PASSES):
-            before = self._put_count
-            await trio.lowlevel.checkpoint()
-            quiet = quiet + 1 if self._put_count == before else 0
-            if quiet == QUIET_PASSES:
-                return
-
-    async def wait_for(self, event_type: type[E]) -> E:
-        """The next event of `event_type`, passing over others.
-
-        Raises: `SessionEnded` if the session ends first.
-        """
-        async for event in self:
-            if isinstance(event, event_type):
-                return event
-        raise SessionEnded(f"the session ended before any {event_type.__name__} event")
-
-
-class EventFanOut:
-    """The sending side of all event streams of a session.
-
-    The conversation sends here. Sound alone may also come straight from the downlink, which saves it a hop: `pass_by`
-    takes it when it belongs to the turn that the conversation has opened, and an interruption shuts that door in the
-    same step in which it takes queued sound away.
-    """
-
-    def __init__(self) -> None:
-        self._streams: list[EventStream] = []
-        self._closed = False
-        self.open_turn: int | None = None
-        """The turn whose sound may pass the conversation by."""
-
-    def subscribe(self, *, audio: bool = False, protocol: bool = False) -> EventStream:
-        stream = EventStream(audio=audio, protocol=protocol)
-        if self._closed:
-            stream.close()
-        else:
-            self._streams.append(stream)
-        return stream
-
-    @property
-    def wants_audio(self) -> bool:
-        return any(stream.audio for stream in self._streams)
-
-    @property
-    def wants_protocol(self) -> bool:
-        return any(stream.protocol for stream in self._streams)
-
-    @property
-    def dropped(self) -> int:
-        return sum(stream.dropped_events for stream in self._streams)
-
-    def emit(self, event: SessionEvent) -> None:
-        """Never waits."""
-        is_audio, is_protocol = isinstance(event, ResponseAudio), isinstance(event, PROTOCOL_EVENTS)
-        for stream in self._streams:
-            asked_for = stream.only is None or event.name in stream.only
-            if asked_for and (stream.audio or not is_audio) and (stream.protocol or not is_protocol):
-                stream.put(event)
-
-    def pass_by(self, turn: int, item_id: str, pcm: bytes) -> bool:
-        """Deliver sound of `turn` at once. False when it has to go through the conversation.
-
-        Only right after everything that arrived before has been dealt with, or the order of events would change.
-        """
-        if turn != self.open_turn or self.wants_protocol:
-            return False
-        if self.wants_audio:
-            self.emit(ResponseAudio(at=trio.current_time(), turn=turn, item_id=item_id, pcm=pcm))
-        return True
-
-    def discard_audio(self, turn: int) -> None:
-        if self.open_turn is not None and self.open_turn <= turn:
-            self.open_turn = None
-        for stream in self._streams:
-            stream.discard_audio(turn)
-
-    def close(self) -> None:
-        self._closed = True
-        for stream in self._streams:
-            stream.close()

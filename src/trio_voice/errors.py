@@ -45,3 +45,7 @@ class SessionEnded(TrioVoiceError):
 
 class EngineMissing(TrioVoiceError):
     """A part of the offline speech stack is not installed; the message says how to get it."""
+
+
+class JournalError(TrioVoiceError):
+    """A file that should be a journal and is none, or not whole; the message names the line."""

@@ -132,6 +132,30 @@ class ResponseAudio(SessionEvent):
 
 
 @attrs.frozen(kw_only=True)
+class AudioSent(SessionEvent):
+    """A frame of the microphone, as `pcm16` at the input rate, as it went to the server; only for those who ask.
+
+    What is muted went as silence, and what was not sent is not here. `captured_at`: of its first sample.
+    """
+
+    name: ClassVar[str] = "audio_sent"
+    captured_at: float
+    pcm: bytes = attrs.field(repr=lambda pcm: f"<{len(pcm)} bytes>")
+
+
+@attrs.frozen(kw_only=True)
+class AudioPlayed(SessionEvent):
+    """What the loudspeaker took since the one before, silence too, as `pcm16` at its rate; only for those who ask.
+
+    `heard_at`: of its first sample, by the device's own account of its latency when it was opened.
+    """
+
+    name: ClassVar[str] = "audio_played"
+    heard_at: float
+    pcm: bytes = attrs.field(repr=lambda pcm: f"<{len(pcm)} bytes>")
+
+
+@attrs.frozen(kw_only=True)
 class Interruption(SessionEvent):
     """The agent fell silent before it had finished.
 
@@ -268,3 +292,4 @@ EVENT_NAMES: dict[str, type[SessionEvent]] = _names(SessionEvent)
 """Every name that `session.on()` takes, and the event that comes with it."""
 
 PROTOCOL_EVENTS: tuple[type[Any], ...] = (ServerEventReceived, ClientEventSent)
+SOUND_EVENTS: tuple[type[Any], ...] = (AudioSent, AudioPlayed)

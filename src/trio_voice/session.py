@@ -42,7 +42,7 @@ from trio_voice.conversation_view import ConversationView
 from trio_voice.device_recovery import DeviceRecovery
 from trio_voice.echo import EchoGate, PlaybackReference
 from trio_voice.errors import ConfigError, SessionEnded
-from trio_voice.events import EVENT_NAMES, PROTOCOL_EVENTS, Disconnected, ResponseAudio, SessionEvent
+from trio_voice.events import EVENT_NAMES, PROTOCOL_EVENTS, SOUND_EVENTS, Disconnected, ResponseAudio, SessionEvent
 from trio_voice.frame_filters import FrameFilter
 from trio_voice.logs import log
 from trio_voice.protocol.history import History
@@ -185,6 +185,7 @@ class RealtimeSession:
                     play = partial(playback.run, playback_items, to_conversation.clone(), speaker=speaker)
                     play = partial(play, config=self.audio_output, recovery=self._sounding)
                     play = partial(play, filters=self._playback_filters, reference=self._reference)
+                    play = partial(play, fan_out=self._fan_out)
                     self._buffer_statistics = await nursery.start(play)
                 if microphone is not None and self._hearing is not None:
                     hear = partial(capture.run, frames, microphone=microphone, config=self.audio_input)
@@ -268,12 +269,13 @@ class RealtimeSession:
 
     # --- what it tells ----------------------------------------------------------------------------
 
-    def events(self, *, audio: bool = False, protocol: bool = False) -> EventStream:
+    def events(self, *, audio: bool = False, protocol: bool = False, sound: bool = False) -> EventStream:
         """A stream of everything that happens from now on: `async for event in session.events()`.
 
-        `audio` adds the agent's voice (`ResponseAudio`), `protocol` every event of the wire.
+        `audio` adds the agent's voice as it arrives (`ResponseAudio`), `sound` the microphone as it was sent and the
+        loudspeaker as it played (`AudioSent`, `AudioPlayed`), `protocol` every event of the wire.
         """
-        return self._fan_out.subscribe(audio=audio, protocol=protocol)
+        return self._fan_out.subscribe(audio=audio, protocol=protocol, sound=sound)
 
     def on(self, name: str, callback: Callable[[Any], Any]) -> None:
         """Call `callback(event)`, plain or async, for each event called `name`.
@@ -287,6 +289,7 @@ class RealtimeSession:
         self._callbacks.setdefault(name, []).append(callback)
         self._callback_stream.audio |= EVENT_NAMES[name] is ResponseAudio
         self._callback_stream.protocol |= EVENT_NAMES[name] in PROTOCOL_EVENTS
+        self._callback_stream.sound |= EVENT_NAMES[name] in SOUND_EVENTS
 
     async def _run_callbacks(self) -> None:
         async for event in self._callback_stream:
