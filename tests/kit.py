@@ -191,7 +191,7 @@ async def call_peer(
             connection=connection,
             speaker=speaker,
             open_stream=open_stream,
-            audio_output=NO_FADE,
+            audio_output=options.pop("audio_output", NO_FADE),
             **options,
         )
         stream = session.events(protocol=protocol)

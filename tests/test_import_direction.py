@@ -19,7 +19,7 @@ CORE_MODULES = {
 }  # fmt: skip
 ACTOR_MODULES = {
     "channels", "capture", "uplink", "downlink", "conversation", "playback", "tools", "supervisor", "session",
-    "event_streams", "journal", "voice_agent", "barge_in", "device_recovery",
+    "event_streams", "loop_watch", "turn_reports", "journal", "voice_agent", "barge_in", "device_recovery",
     "tool_calls",
     "conversation_view", "answers", "commands",
     "microphone_gate",

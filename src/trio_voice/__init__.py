@@ -14,7 +14,8 @@ The signal path, in the order in which sound travels:
     session        all of it together: start reading there
 
 Around it: `protocol/` (the Realtime API without I/O), `agent` and `function_tools`, `config`, `events`, `errors`,
-`channels` (the channel table), `tracker`, `journal`, `picture/`; `server/` (the same protocol from the other side),
+`channels` (the channel table), `tracker`, `logs`, `loop_watch`, `journal`, `picture/`;
+`server/` (the same protocol from the other side),
 `testing/`, `cli`, `demo/`.
 """
 
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
         ToolUse as ToolUse,
         TranscriptLine as TranscriptLine,
     )
+    from trio_voice.loop_watch import LoopWatch as LoopWatch
     from trio_voice.errors import (
         ConfigError as ConfigError,
         DeviceError as DeviceError,
@@ -72,6 +74,7 @@ _PUBLIC = {
     ),
     "audio": ("AudioFormat", "Frame"),
     "tracker": ("ConversationTracker", "ConversationTurn", "SessionMetrics", "ToolUse", "TranscriptLine"),
+    "loop_watch": ("LoopWatch",),
     "errors": (
         "ConfigError",
         "DeviceError",

@@ -55,12 +55,19 @@ class Answers:
         self.speaking = Speaking(turn, response_id, epoch)
         self.view.tracker.response_began(self.outbox.now)
         self.view.phase = SessionState.RESPONDING
-        self.outbox.fan_out.open_turn = turn
+        self.view.log_context.turn, self.view.log_context.response = turn, response_id
         self.outbox.emit(events.ResponseStart(at=self.outbox.now, turn=turn, response_id=response_id))
         if self.cancel_when_created:
             self.cancel_when_created = False
             self.interrupt("manual")
         return True
+
+    def piece(self, turn: int) -> None:
+        """Of its voice or its text. The first one is noted here; what follows of its voice may pass by."""
+        if self.speaking is not None and self.speaking.turn == turn and not self.speaking.begun:
+            self.speaking.begun = True
+            self.view.tracker.agent_began(self.outbox.now)
+            self.outbox.fan_out.open_turn = turn
 
     def item_added(self, turn: int, item_id: str) -> None:
         """It says something: a message of its own."""
@@ -93,7 +100,7 @@ class Answers:
     def played(self, news: TurnPlayed) -> None:
         """All of it was heard."""
         heard_ms = sum(position.heard_ms for position in news.positions)
-        self.view.tracker.agent_played(self.outbox.now, heard_ms)
+        self.view.tracker.agent_played(self.outbox.now, heard_ms, news.underruns)
         if heard_ms:
             self.outbox.emit(events.PlaybackEnd(at=self.outbox.now, turn=news.turn))
         self._over(news.turn)

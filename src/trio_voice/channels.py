@@ -210,6 +210,8 @@ class TurnPlayed:
 
     turn: int
     positions: tuple[ItemPosition, ...]
+    underruns: int = 0
+    """Times it ran out in the middle."""
 
 
 @attrs.frozen
@@ -219,6 +221,7 @@ class Interrupted:
     turn: int
     positions: tuple[ItemPosition, ...]
     discarded_ms: float
+    underruns: int = 0
 
 
 @attrs.frozen

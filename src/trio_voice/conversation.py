@@ -57,6 +57,7 @@ from trio_voice.resumption import Resumption
 from trio_voice.server_detection import ServerDetection
 from trio_voice.tool_calls import ToolCalls
 from trio_voice.transcripts import Transcripts
+from trio_voice.turn_reports import tell_turns_over
 from trio_voice.user_turn import UserTurn
 from trio_voice.utterances import Utterances
 
@@ -201,6 +202,8 @@ class _Conductor:
                 assert_never(item)
         if self.detection.held and self.view.connected and not self.user.uninterruptible and not self.user.is_speaking:
             self.asking.release()
+        if self.view.tracker.has_turns_over and not self.barge_in.under_way:
+            tell_turns_over(self.view, self.outbox.fan_out, self.outbox.now)
         self.view.turn_in_progress = self._turn_in_progress
         self.view.awaiting_server = self.arbiter.asked or self.arbiter.active
         self.view.dropped_control = self.outbox.dropped_control
@@ -247,6 +250,7 @@ class _Conductor:
 
     def _move_to(self, news: LinkUp) -> None:
         self.epoch, self.resumption.remembers = news.epoch, news.remembers
+        self.view.log_context.epoch = news.epoch
         self.barge_in.epoch = 0
         self.outbox.connect(news.control)
         self.utterances.connect(news.sent)
@@ -276,7 +280,8 @@ class _Conductor:
         self.barge_in.epoch = self.epoch
         self.detection.connected()
         self.view.session_id = session_id
-        log.info("session.connected", session=session_id, resumed=resumed)
+        self.view.log_context.session = self.view.log_context.session or session_id
+        log.info("session.connected", server_session=session_id, resumed=resumed)
         self.outbox.emit(events.Connected(at=self.outbox.now, session_id=session_id, resumed=resumed))
         if resumed:
             self._resume_conversation()
@@ -305,10 +310,12 @@ class _Conductor:
         if turn is not None and self.answers.begun(turn, event, self.epoch):
             self.tools.ledger.answer_owed = self.resumption.response_owed = False
         if isinstance(event, on.ResponseOutputAudioDelta):  # first: by far the most frequent
-            if turn is not None and turn > self.barge_in.floor and self.outbox.fan_out.wants_audio:
-                self.outbox.emit(
-                    events.ResponseAudio(at=self.outbox.now, turn=turn, item_id=event.item_id, pcm=event.delta)
-                )
+            if turn is not None and turn > self.barge_in.floor:
+                self.answers.piece(turn)
+                if self.outbox.fan_out.wants_audio:
+                    self.outbox.emit(
+                        events.ResponseAudio(at=self.outbox.now, turn=turn, item_id=event.item_id, pcm=event.delta)
+                    )
             return
         self.outbox.confirm(event)
         entry = self.view.history.apply(event)
@@ -345,6 +352,8 @@ class _Conductor:
             case on.ResponseOutputItemAdded():
                 if turn is not None and event.item.type == "message" and event.item.id:
                     self.answers.item_added(turn, event.item.id)
+            case on.ResponseOutputTextDelta() if turn is not None and turn > self.barge_in.floor:
+                self.answers.piece(turn)
             case on.ResponseOutputAudioDone():
                 self.barge_in.complete_items.add(event.item_id)
             case on.ResponseOutputItemDone():

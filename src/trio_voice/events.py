@@ -6,6 +6,7 @@ clock. `async for event in session.events()` gives the same values in the same o
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 import attrs
@@ -256,6 +257,34 @@ class DeviceRestored(SessionEvent):
     kind: DeviceKind
     device: str
     outage_ms: float
+
+
+@attrs.frozen(kw_only=True)
+class TurnMetrics(SessionEvent):
+    """A `ConversationTurn` is over: its figures. The user has begun the next one, or the session has ended.
+
+    Of a tool that still runs there is nothing in it; `session.turns()` has that later.
+    """
+
+    name: ClassVar[str] = "turn_metrics"
+    id: int
+    """Of the `ConversationTurn`."""
+    first_delta_ms: float | None
+    latency_ms: float | None
+    user_audio_ms: float
+    agent_audio_ms: float
+    tool_calls: int
+    tool_ms: float
+    interrupted: bool
+    false_alarms: int
+    underruns: int
+    dropped: Mapping[str, int]
+    """By channel, since the turn before was over."""
+    round_trip_ms: float | None
+    """Of the latest pings, the median."""
+    stalls: int
+    """Of the event loop, since the turn before was over; 0 where nobody watches."""
+    stall_ms: float
 
 
 @attrs.frozen(kw_only=True)

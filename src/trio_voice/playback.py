@@ -225,6 +225,7 @@ class _Voice:
     turns: list[int] = attrs.Factory(list)
     """Turns with sound or an end, not yet reported as played, oldest first."""
     started_turn: int = 0
+    told_underruns: int = 0
     changed: trio.Event = attrs.Factory(trio.Event)
     """A turn has come, or gone."""
 
@@ -246,7 +247,7 @@ class _Voice:
                     self.buffer.retire(turn)
                 self.turns = [followed for followed in self.turns if followed > turn]
                 self.changed.set()
-                offer(self.reports, Interrupted(turn, positions, discarded_ms))
+                offer(self.reports, Interrupted(turn, positions, discarded_ms, self._underruns()))
             case Hold(held):
                 with self.line.lock:
                     self.buffer.held = held
@@ -262,6 +263,11 @@ class _Voice:
     def _positions(self, turn: int) -> tuple[ItemPosition, ...]:
         positions = self.buffer.positions(self.line.unheard_samples())
         return tuple(position for position in positions if position.turn <= turn)
+
+    def _underruns(self) -> int:
+        """Since this was last asked."""
+        before, self.told_underruns = self.told_underruns, self.buffer.statistics.underruns
+        return self.told_underruns - before
 
     async def report_progress(self) -> None:
         while True:
@@ -290,4 +296,4 @@ class _Voice:
             offer(self.reports, TurnStarted(turn))
         if finished:
             self.turns.remove(turn)
-            offer(self.reports, TurnPlayed(turn, positions))
+            offer(self.reports, TurnPlayed(turn, positions, self._underruns()))

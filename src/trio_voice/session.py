@@ -6,7 +6,7 @@ import inspect
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -46,11 +46,13 @@ from trio_voice.events import EVENT_NAMES, PROTOCOL_EVENTS, SOUND_EVENTS, Discon
 from trio_voice.frame_filters import FrameFilter
 from trio_voice.logs import log
 from trio_voice.protocol.history import History
-from trio_voice.tracker import ConversationTracker, ConversationTurn, SessionMetrics, TranscriptLine
+from trio_voice.tracker import ConversationTracker, ConversationTurn, Readings, SessionMetrics, TranscriptLine
+from trio_voice.turn_reports import tell_turns_over
 from trio_voice.voice_activity import EnergyDetector, VoiceDetector, VoiceMeter
 
 if TYPE_CHECKING:
     from trio_voice.devices import Microphone, Speaker
+    from trio_voice.loop_watch import LoopWatch
     from trio_voice.playback_buffer import BufferStatistics
 
 
@@ -81,11 +83,12 @@ class RealtimeSession:
         open_stream: supervisor.OpenStream | None = None,
         wall_clock: Callable[[], float] = time.time,
         rng: random.Random | None = None,
+        loop_watch: LoopWatch | None = None,
     ) -> None:
         """`microphone` and `speaker` are opened when the agent's capabilities ask for them; None goes without.
 
         `capture_filters` see the microphone's frames after what `audio_input` asks for, and before they are sent;
-        `playback_filters` see the blocks that the speaker takes.
+        `playback_filters` see the blocks that the speaker takes. `loop_watch` is installed while the session lives.
 
         Raises: `ConfigError` for an echo policy without what it needs.
 
@@ -107,6 +110,7 @@ class RealtimeSession:
         self._wall_clock = wall_clock
         self._rng = rng or random.Random()
         self._metadata = metadata
+        self._loop_watch = loop_watch
         self._fan_out = EventFanOut()
         self._callbacks: dict[str, list[Callable[[Any], Any]]] = {}
         self._callback_stream = self._fan_out.subscribe()
@@ -155,6 +159,9 @@ class RealtimeSession:
         self._view = ConversationView(
             history, ConversationTracker(history, started_at=trio.current_time(), metadata=self._metadata)
         )
+        self._view.readings = self._readings
+        self._view.log_context.agent = self.agent.name
+        logs.bind(self._view.log_context)  # before the first task: each inherits it
         self._commands = to_conversation.clone()
         self._frames = frames
         self._buffer_statistics: BufferStatistics | None = None
@@ -239,11 +246,12 @@ class RealtimeSession:
     @asynccontextmanager
     async def _alive(self) -> AsyncIterator[None]:
         try:
-            async with trio.open_nursery() as nursery:
-                await nursery.start(self._run)
-                await self._view.ready.wait()
-                yield
-                await self.disconnect()
+            with self._loop_watch.watching() if self._loop_watch is not None else nullcontext():
+                async with trio.open_nursery() as nursery:
+                    await nursery.start(self._run)
+                    await self._view.ready.wait()
+                    yield
+                    await self.disconnect()
         except BaseExceptionGroup as group:
             raise _cause(group) from None
 
@@ -259,13 +267,14 @@ class RealtimeSession:
         self._ended_at = trio.current_time()
         self._view.phase, self._view.paused = SessionState.DISCONNECTED, False
         self._view.tracker.close(self._ended_at)
+        tell_turns_over(self._view, self._fan_out, self._ended_at)
         self._fan_out.emit(Disconnected(at=self._ended_at, reason="the session ended"))
         self._fan_out.close()
         for command in self._waiting:
             command.lost = True
             command.done.set()
         self._ended.set()
-        log.info("session.disconnected", session=self._view.session_id)
+        log.info("session.disconnected")
 
     # --- what it tells ----------------------------------------------------------------------------
 
@@ -336,6 +345,17 @@ class RealtimeSession:
     @property
     def metrics(self) -> SessionMetrics:
         at = self._ended_at if self._ended_at is not None else trio.current_time()
+        played = self._buffer_statistics
+        return attrs.evolve(
+            self._view.tracker.metrics(at, self._readings()),
+            jitter_ms=played.jitter_ms if played is not None else None,
+            prebuffer_ms=played.prebuffer_ms if played is not None else None,
+            heard_ms=self.audio_output.device_format.ms_of_samples(played.heard_samples if played is not None else 0),
+            microphone=None if self._hearing is None else self._hearing.metrics(at),
+            speaker=None if self._sounding is None else self._sounding.metrics(at),
+        )
+
+    def _readings(self) -> Readings:
         dropped = {"frames": self._frames.dropped, "events": self._fan_out.dropped}
         dropped["control"] = self._view.dropped_control
         dropped["utterances"] = self._view.lost_utterances
@@ -346,15 +366,9 @@ class RealtimeSession:
             dropped["overflow_samples"] = played.overflow_samples
             dropped["underruns"] = played.underruns
             dropped["late_chunks"] = played.late_chunks
-        metrics = self._view.tracker.metrics(at, dropped, round_trip_ms=self._link.round_trips.median_ms)
-        return attrs.evolve(
-            metrics,
-            jitter_ms=played.jitter_ms if played is not None else None,
-            prebuffer_ms=played.prebuffer_ms if played is not None else None,
-            heard_ms=self.audio_output.device_format.ms_of_samples(played.heard_samples if played is not None else 0),
-            microphone=None if self._hearing is None else self._hearing.metrics(at),
-            speaker=None if self._sounding is None else self._sounding.metrics(at),
-        )
+        trips = self._link.round_trips
+        stalls = self._loop_watch.stalls if self._loop_watch is not None else None
+        return Readings(dropped, trips.median_ms, max(trips.latest_ms, default=None), stalls)
 
     def summary(self) -> dict[str, Any]:
         """The session in plain values, ready for JSON."""
