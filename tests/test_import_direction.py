@@ -34,6 +34,7 @@ ONLY_IMPORTER = {
     "trio_websocket": {"wire.py", "server/listen.py"},
     "soxr": {"audio.py"},
     "pywebrtc_audio": {"devices/webrtc.py"},
+    "opentelemetry": {"otel.py"},
 }
 """One file per outside thing."""
 

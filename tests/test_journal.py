@@ -19,10 +19,10 @@ from kit import RATE_HZ, call
 from trio_voice import ConnectionOptions, JournalError, RealtimeAgent, RealtimeSession, events, journal
 from trio_voice.audio import samples_of
 from trio_voice.cli import main
-from trio_voice.cli.replaying import Replayed, replayed
 from trio_voice.devices.wav import read_wav
 from trio_voice.events import EVENT_NAMES, PROTOCOL_EVENTS, SessionEvent
 from trio_voice.picture import draw_timeline, recording_of
+from trio_voice.picture.replay import Replayed, replayed
 from trio_voice.picture.sounds import sounds_of
 from trio_voice.server.scripted import Call, Say, ScriptedBrain
 from trio_voice.testing import RecordingSpeaker

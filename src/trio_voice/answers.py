@@ -16,7 +16,7 @@ from trio_voice.config import SessionState
 from trio_voice.conversation_view import ConversationView
 from trio_voice.microphone_gate import MicrophoneGate
 from trio_voice.outbox import Outbox
-from trio_voice.protocol import server_events as on
+from trio_voice.protocol import Maybe, server_events as on
 from trio_voice.protocol.turns import ResponseArbiter
 from trio_voice.user_turn import UserTurn
 
@@ -88,7 +88,14 @@ class Answers:
                 self._over(turn)
         self.outbox.play(EndTurn(turn))
         self.outbox.emit(
-            events.ResponseEnd(at=self.outbox.now, turn=turn, response_id=response.id or "", status=status)
+            events.ResponseEnd(
+                at=self.outbox.now,
+                turn=turn,
+                response_id=response.id or "",
+                status=status,
+                input_tokens=_count(response.usage.input_tokens) if response.usage is not None else None,
+                output_tokens=_count(response.usage.output_tokens) if response.usage is not None else None,
+            )
         )
         if status == "failed":
             self.outbox.report(
@@ -134,3 +141,7 @@ class Answers:
             if self.view.phase is SessionState.RESPONDING:
                 self.settle()
         self.user.turn_over(turn)
+
+
+def _count(tokens: Maybe[int]) -> int | None:
+    return tokens if isinstance(tokens, int) else None

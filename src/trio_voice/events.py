@@ -99,6 +99,9 @@ class ResponseEnd(SessionEvent):
     turn: int
     response_id: str
     status: str
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    """None where the server does not say."""
 
 
 @attrs.frozen(kw_only=True)

@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import attrs
 import trio
 from rich.console import Console
 
@@ -15,55 +14,14 @@ from trio_voice.cli.running import Ending, tell
 from trio_voice.cli.talking import chosen_speaker
 from trio_voice.devices.wav import write_wav
 from trio_voice.errors import DeviceError
-from trio_voice.events import Connected
-from trio_voice.journal import Journal, read
-from trio_voice.picture.record import Recording, recording_of
-from trio_voice.picture.scene import Entry, Scene
-from trio_voice.picture.sounds import Sounds, sounds_of
+from trio_voice.journal import read
+from trio_voice.picture.replay import Replayed, replayed
+from trio_voice.picture.sounds import Sounds
 from trio_voice.picture.timeline import draw_timeline, key_figures
 from trio_voice.picture.wording import Wording
 
 AFTER_MS = 300
 """A device is given this long to play what it has taken."""
-
-
-@attrs.frozen(eq=False)
-class Replayed:
-    """A journal as people look at it."""
-
-    journal: Journal
-    started_at: float
-    """When the server had taken the configuration: second 0 of the conversation."""
-    entries: tuple[Entry, ...]
-    sounds: Sounds | None
-    recording: Recording
-
-
-def replayed(journal: Journal) -> Replayed:
-    """Lay out what `journal` holds. Pure."""
-    header, told = journal.header, journal.events
-    connected = (event.at for event in told if isinstance(event, Connected))
-    started_at = next(connected, told[0].at if told else 0.0)
-    ended_at = max((event.at for event in told), default=started_at)
-    scene = Scene()
-    entries = [entry for event in told for entry in scene.apply(event)]
-    entries += scene.rest()
-    sounds = sounds_of(
-        told,
-        started_at=started_at,
-        ended_at=ended_at,
-        input_rate_hz=header.input_rate_hz,
-        speaker_rate_hz=header.speaker_rate_hz,
-    )
-    recording = recording_of(
-        told,
-        started_at=started_at,
-        ended_at=ended_at,
-        caller_pcm=sounds.caller if sounds is not None else None,
-        agent_pcm=sounds.agent if sounds is not None else None,
-        rate_hz=sounds.rate_hz if sounds is not None else 24_000,
-    )
-    return Replayed(journal, started_at, tuple(entries), sounds, recording)
 
 
 async def replay(path: Path, options: dict[str, Any], console: Console, _: Ending) -> None:
