@@ -16,13 +16,16 @@ CORE_MODULES = {
     "audio", "errors", "config", "events", "playback_buffer", "agent", "function_tools", "tracker",
     "protocol", "logs", "restart_policy", "tool_ledger", "utterances", "gain", "jitter", "tracks",
     "tape", "interruption", "voice_activity", "frame_filters", "echo", "server_detection",
+    "agent_settings", "agent_in_charge", "pauses",
 }  # fmt: skip
 ACTOR_MODULES = {
     "channels", "capture", "uplink", "downlink", "conversation", "playback", "tools", "supervisor", "session",
-    "event_streams", "loop_watch", "turn_reports", "journal", "voice_agent", "barge_in", "device_recovery",
+    "event_streams", "loop_watch", "turn_reports", "session_figures", "journal", "voice_agent",
+    "barge_in", "device_recovery",
     "tool_calls",
     "conversation_view", "answers", "commands",
     "microphone_gate",
+    "agent_change", "initiative",
     "liveness", "outbox", "user_turn", "asking", "resumption", "transcripts", "__init__",
 }  # fmt: skip
 
@@ -35,6 +38,8 @@ ONLY_IMPORTER = {
     "soxr": {"audio.py"},
     "pywebrtc_audio": {"devices/webrtc.py"},
     "opentelemetry": {"otel.py"},
+    "starlette": {"devices/browser_page.py"},
+    "hypercorn": {"devices/browser_page.py"},
 }
 """One file per outside thing."""
 

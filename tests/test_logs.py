@@ -26,7 +26,11 @@ PAGE = ROOT.parent.parent / "docs" / "reference" / "logging.md"
 def captured() -> Iterator[LogCapture]:
     """An application's own structlog, at the level of everything."""
     capture = LogCapture()
-    structlog.configure(processors=[logs.add_session, structlog.contextvars.merge_contextvars, capture])
+    structlog.reset_defaults()  # the command line's tests configure it too
+    structlog.configure(
+        processors=[logs.add_session, structlog.contextvars.merge_contextvars, capture],
+        wrapper_class=structlog.make_filtering_bound_logger(0),
+    )
     yield capture
     structlog.reset_defaults()
 

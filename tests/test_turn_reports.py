@@ -61,6 +61,8 @@ async def test_sound_that_passes_the_conversation_by_is_stamped_too(autojump_clo
     async with call(brain, audio=True) as on:
         await on.speak()
         first = await on.next(events.ResponseAudio)
+        await on.next(events.ResponseAudio)
+        assert on.session._fan_out.open_turn == first.turn
         await on.next(events.PlaybackEnd)
         assert on.session.turns()[0].first_delta_at == first.at
 

@@ -23,13 +23,14 @@ that falls behind can cost a connection or a frame, never a deadlock, and the do
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Generic, Literal, TypeAlias, TypeVar
 
 import attrs
 import trio
 
+from trio_voice.errors import ConfigError
 from trio_voice.event_streams import (
     EVENTS_CAPACITY as EVENTS_CAPACITY,
     EventFanOut as EventFanOut,
@@ -38,6 +39,8 @@ from trio_voice.event_streams import (
 from trio_voice.events import DeviceLost, DeviceRestored
 
 if TYPE_CHECKING:
+    from trio_voice.agent import RealtimeAgent
+    from trio_voice.function_tools import FunctionTool
     from trio_voice.playback_buffer import ItemPosition
     from trio_voice.protocol import ClientEvent, RemoteProtocolError, ServerEvent, UnknownEvent
     from trio_voice.utterances import SentAudio
@@ -145,7 +148,15 @@ class CancelTurn:
     turn: int
 
 
-ToolItem: TypeAlias = RunTool | CancelTurn
+@attrs.frozen
+class OfferTools:
+    """What calls of later turns than `after_turn` may run: another agent has taken over."""
+
+    after_turn: int
+    tools: Sequence[FunctionTool]
+
+
+ToolItem: TypeAlias = RunTool | CancelTurn | OfferTools
 
 
 # --- everyone → conversation ----------------------------------------------------------------------
@@ -252,7 +263,7 @@ class VoiceHeard:
 
 
 CommandName: TypeAlias = Literal[
-    "listen", "stop_listening", "pause", "resume", "mute", "unmute", "interrupt", "respond", "text"
+    "listen", "stop_listening", "pause", "resume", "mute", "unmute", "interrupt", "respond", "text", "say", "agent"
 ]
 
 
@@ -264,9 +275,10 @@ class Command:
     text: str = ""
     instructions: str | None = None
     interruptible: bool = True
+    agent: RealtimeAgent | None = None
     done: trio.Event = attrs.Factory(trio.Event)
-    lost: bool = False
-    """The session ended first."""
+    lost: bool = False  # the session ended first
+    refused: ConfigError | None = None  # why it was not carried out
 
 
 DeviceNews: TypeAlias = DeviceLost | DeviceRestored

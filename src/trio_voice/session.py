@@ -11,11 +11,11 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-import attrs
 import trio
 
 from trio_voice import capture, conversation, logs, playback, supervisor, tools
 from trio_voice.agent import RealtimeAgent
+from trio_voice.agent_in_charge import AgentInCharge, connection_for
 from trio_voice.audio import Frame
 from trio_voice.channels import (
     INBOX_CAPACITY,
@@ -46,14 +46,14 @@ from trio_voice.events import EVENT_NAMES, PROTOCOL_EVENTS, SOUND_EVENTS, Discon
 from trio_voice.frame_filters import FrameFilter
 from trio_voice.logs import log
 from trio_voice.protocol.history import History
-from trio_voice.tracker import ConversationTracker, ConversationTurn, Readings, SessionMetrics, TranscriptLine
+from trio_voice.session_figures import SessionFigures
+from trio_voice.tracker import ConversationTracker, ConversationTurn, SessionMetrics, TranscriptLine
 from trio_voice.turn_reports import tell_turns_over
 from trio_voice.voice_activity import EnergyDetector, VoiceDetector, VoiceMeter
 
 if TYPE_CHECKING:
     from trio_voice.devices import Microphone, Speaker
     from trio_voice.loop_watch import LoopWatch
-    from trio_voice.playback_buffer import BufferStatistics
 
 
 class RealtimeSession:
@@ -72,6 +72,7 @@ class RealtimeSession:
         self,
         agent: RealtimeAgent,
         *,
+        context: Any = None,
         connection: ConnectionOptions | None = None,
         microphone: Microphone | None = None,
         speaker: Speaker | None = None,
@@ -85,20 +86,23 @@ class RealtimeSession:
         rng: random.Random | None = None,
         loop_watch: LoopWatch | None = None,
     ) -> None:
-        """`microphone` and `speaker` are opened when the agent's capabilities ask for them; None goes without.
+        """`context` is your own object, for instructions that are made of it, and for tools.
+
+        `microphone` and `speaker` are opened when the agent's capabilities ask for them; None goes without.
 
         `capture_filters` see the microphone's frames after what `audio_input` asks for, and before they are sent;
         `playback_filters` see the blocks that the speaker takes. `loop_watch` is installed while the session lives.
 
-        Raises: `ConfigError` for an echo policy without what it needs.
+        Raises: `ConfigError` for an echo policy without what it needs, and for settings that cannot be together.
 
         For tests: `open_stream` makes the byte stream of each connection in place of the network; `wall_clock` tells
         the date, against which a server's session limit is read; `rng` spreads the attempts to reconnect.
         """
-        self.agent = agent
-        self.connection = connection or ConnectionOptions()
+        self.context = context
+        self.connection = connection_for(agent, connection or ConnectionOptions())
         self.audio_input = audio_input or AudioInputConfig()
         self.audio_output = audio_output or AudioOutputConfig()
+        self._in_charge = AgentInCharge(agent, self.audio_input, self.audio_output, context, self.connection.model)
         self._microphone = microphone if agent.can(AgentCapability.VOICE_INPUT) else None
         self._speaker = speaker if agent.can(AgentCapability.VOICE_OUTPUT) else None
         self._capture_filters, self._playback_filters = tuple(capture_filters), tuple(playback_filters)
@@ -119,8 +123,6 @@ class RealtimeSession:
         self._lifetime: AbstractAsyncContextManager[None] | None = None
         self._ended_at: float | None = None
         self._ended = trio.Event()
-        self._hearing: DeviceRecovery | None = None
-        self._sounding: DeviceRecovery | None = None
 
     def _prepare_capture(self) -> None:
         """What stands between the microphone and the wire. What an extra has to bring is loaded here, and only here."""
@@ -159,19 +161,18 @@ class RealtimeSession:
         self._view = ConversationView(
             history, ConversationTracker(history, started_at=trio.current_time(), metadata=self._metadata)
         )
-        self._view.readings = self._readings
         self._view.log_context.agent = self.agent.name
         logs.bind(self._view.log_context)  # before the first task: each inherits it
         self._commands = to_conversation.clone()
-        self._frames = frames
-        self._buffer_statistics: BufferStatistics | None = None
         speaker, microphone = self._speaker, self._microphone
+        hearing: DeviceRecovery | None = None
+        sounding: DeviceRecovery | None = None
         if microphone is not None:
             reports, wait = to_conversation.clone(), self.audio_input.wait_for_device
-            self._hearing = DeviceRecovery("microphone", microphone.name, reports, wait)
+            hearing = DeviceRecovery("microphone", microphone.name, reports, wait)
         if speaker is not None:
             reports, wait = to_conversation.clone(), self.audio_output.wait_for_device
-            self._sounding = DeviceRecovery("speaker", speaker.name, reports, wait)
+            sounding = DeviceRecovery("speaker", speaker.name, reports, wait)
         self._link = supervisor.Link(
             frames.receiver if microphone is not None else None,
             to_conversation.clone(),
@@ -184,19 +185,30 @@ class RealtimeSession:
             self._wall_clock,
             self._rng,
         )
+        self._figures = SessionFigures(
+            self._view,
+            self._fan_out,
+            frames,
+            self._link,
+            self.audio_output.device_format,
+            hearing,
+            sounding,
+            self._loop_watch,
+        )
+        self._view.readings = self._figures.readings
         try:
             async with trio.open_nursery() as nursery:
                 self._actors = nursery.cancel_scope
                 nursery.start_soon(self._run_callbacks)
-                if speaker is not None and self._sounding is not None:
+                if speaker is not None and sounding is not None:
                     play = partial(playback.run, playback_items, to_conversation.clone(), speaker=speaker)
-                    play = partial(play, config=self.audio_output, recovery=self._sounding)
+                    play = partial(play, config=self.audio_output, recovery=sounding)
                     play = partial(play, filters=self._playback_filters, reference=self._reference)
                     play = partial(play, fan_out=self._fan_out)
-                    self._buffer_statistics = await nursery.start(play)
-                if microphone is not None and self._hearing is not None:
+                    self._figures.played = await nursery.start(play)
+                if microphone is not None and hearing is not None:
                     hear = partial(capture.run, frames, microphone=microphone, config=self.audio_input)
-                    hear = partial(hear, recovery=self._hearing, filters=self._capture_filters, voice=self._voice)
+                    hear = partial(hear, recovery=hearing, filters=self._capture_filters, voice=self._voice)
                     await nursery.start(partial(hear, reports=to_conversation.clone()))
                 nursery.start_soon(partial(tools.run, tool_items, to_conversation.clone(), tools=self.agent.tools))
                 nursery.start_soon(
@@ -207,8 +219,7 @@ class RealtimeSession:
                         tool_calls=to_tools,
                         fan_out=self._fan_out,
                         view=self._view,
-                        agent=self.agent,
-                        config=self.agent.session_config(self.audio_input, self.audio_output),
+                        in_charge=self._in_charge,
                         native_resume=self.connection.native_resume,
                     )
                 )
@@ -314,6 +325,11 @@ class RealtimeSession:
                 log.exception("callback.failed", event_name=event.name)
 
     @property
+    def agent(self) -> RealtimeAgent:
+        """The agent in charge."""
+        return self._in_charge.agent
+
+    @property
     def has_speaker(self) -> bool:
         """Whether the session plays the agent's voice itself."""
         return self._speaker is not None
@@ -345,30 +361,7 @@ class RealtimeSession:
     @property
     def metrics(self) -> SessionMetrics:
         at = self._ended_at if self._ended_at is not None else trio.current_time()
-        played = self._buffer_statistics
-        return attrs.evolve(
-            self._view.tracker.metrics(at, self._readings()),
-            jitter_ms=played.jitter_ms if played is not None else None,
-            prebuffer_ms=played.prebuffer_ms if played is not None else None,
-            heard_ms=self.audio_output.device_format.ms_of_samples(played.heard_samples if played is not None else 0),
-            microphone=None if self._hearing is None else self._hearing.metrics(at),
-            speaker=None if self._sounding is None else self._sounding.metrics(at),
-        )
-
-    def _readings(self) -> Readings:
-        dropped = {"frames": self._frames.dropped, "events": self._fan_out.dropped}
-        dropped["control"] = self._view.dropped_control
-        dropped["utterances"] = self._view.lost_utterances
-        dropped["stale_frames"] = self._link.uplink.stale_frames
-        played = self._buffer_statistics
-        if played is not None:
-            dropped["stale_samples"] = played.stale_samples
-            dropped["overflow_samples"] = played.overflow_samples
-            dropped["underruns"] = played.underruns
-            dropped["late_chunks"] = played.late_chunks
-        trips = self._link.round_trips
-        stalls = self._loop_watch.stalls if self._loop_watch is not None else None
-        return Readings(dropped, trips.median_ms, max(trips.latest_ms, default=None), stalls)
+        return self._figures.metrics(at)
 
     def summary(self) -> dict[str, Any]:
         """The session in plain values, ready for JSON."""
@@ -424,8 +417,8 @@ class RealtimeSession:
 
     async def send_text(self, text: str) -> None:
         """Say something in writing; an answer under way is interrupted."""
-        if not text.strip():
-            raise ConfigError("send_text() needs words; the text is empty")
+        _check_said("send_text()", text)
+        self._check_answers("send_text()")
         if not self.agent.can(AgentCapability.TEXT_INPUT):
             raise ConfigError(f"agent {self.agent.name!r} takes no text; give it AgentCapability.TEXT_INPUT")
         await self._command("text", text=text)
@@ -436,19 +429,37 @@ class RealtimeSession:
         With `interruptible=False` neither speech nor text interrupts it: they are answered when it was heard to its
         end. `interrupt()` silences it all the same.
         """
+        self._check_answers("respond()")
         await self._command("respond", instructions=instructions, interruptible=interruptible)
 
-    async def _command(
-        self,
-        do: CommandName,
-        *,
-        text: str = "",
-        instructions: str | None = None,
-        interruptible: bool = True,
-    ) -> None:
+    async def say(self, text: str, *, interruptible: bool = True) -> None:
+        """Have the agent say exactly this, when nothing else is being said; it becomes part of the conversation.
+
+        It can be interrupted as any answer, or not with `interruptible=False`: see `respond()`.
+        """
+        _check_said("say()", text)
+        self._check_answers("say()")
+        await self._command("say", text=text, interruptible=interruptible)
+
+    async def update_agent(self, agent: RealtimeAgent) -> None:
+        """Have another agent answer from now on; the conversation stays. When this returns, the server has taken it.
+
+        The voice changes only as long as none was heard. The devices stay as they are.
+        Raises: `ConfigError` when the session cannot go on with it, or the server refuses it; the agent that was in
+        charge stays.
+        """
+        await self._command("agent", agent=agent)
+
+    def _check_answers(self, what: str) -> None:
+        if self.agent.transcribes_only:
+            raise ConfigError(
+                f"{what}: agent {self.agent.name!r} only transcribes; give it VOICE_OUTPUT or TEXT_OUTPUT"
+            )
+
+    async def _command(self, do: CommandName, **details: Any) -> None:
         if self._lifetime is None or self._ended_at is not None:
             raise SessionEnded(f"{do!r} needs a running session: call it inside `async with`, before disconnect()")
-        command = Command(do, text=text, instructions=instructions, interruptible=interruptible)
+        command = Command(do, **details)
         try:
             self._commands.send_nowait(command)
         except trio.BrokenResourceError:  # the conversation has ended, and the session is about to
@@ -461,6 +472,13 @@ class RealtimeSession:
             self._waiting.discard(command)
         if command.lost:
             raise SessionEnded(f"the session ended before {do!r} was carried out")
+        if command.refused is not None:
+            raise command.refused
+
+
+def _check_said(what: str, text: str) -> None:
+    if not text.strip():
+        raise ConfigError(f"{what} needs words; the text is empty")
 
 
 def _cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
