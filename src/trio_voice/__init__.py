@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         RetentionRatio as RetentionRatio,
         Tracing as Tracing,
     )
+    from trio_voice.agent_tool import AgentTool as AgentTool, ToolContext as ToolContext, silent as silent
     from trio_voice.function_tools import FunctionTool as FunctionTool, tool as tool
     from trio_voice.session import RealtimeSession as RealtimeSession
     from trio_voice.config import (
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
         EngineMissing as EngineMissing,
         JournalError as JournalError,
         SessionEnded as SessionEnded,
+        ToolArgumentsError as ToolArgumentsError,
         ToolSchemaError as ToolSchemaError,
         TrioVoiceError as TrioVoiceError,
         WireLost as WireLost,
@@ -68,6 +70,7 @@ _PUBLIC = {
     "voice_agent": ("VoiceAgent",),
     "agent": ("RealtimeAgent",),
     "agent_settings": ("Filler", "IdlePrompts", "Prompt", "RetentionRatio", "Tracing"),
+    "agent_tool": ("AgentTool", "ToolContext", "silent"),
     "function_tools": ("FunctionTool", "tool"),
     "session": ("RealtimeSession",),
     "config": (
@@ -88,6 +91,7 @@ _PUBLIC = {
         "EngineMissing",
         "JournalError",
         "SessionEnded",
+        "ToolArgumentsError",
         "ToolSchemaError",
         "TrioVoiceError",
         "WireLost",

@@ -23,7 +23,7 @@ that falls behind can cost a connection or a frame, never a deadlock, and the do
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Generic, Literal, TypeAlias, TypeVar
 
@@ -37,10 +37,10 @@ from trio_voice.event_streams import (
     EventStream as EventStream,
 )
 from trio_voice.events import DeviceLost, DeviceRestored
+from trio_voice.tool_items import ToolNews
 
 if TYPE_CHECKING:
     from trio_voice.agent import RealtimeAgent
-    from trio_voice.function_tools import FunctionTool
     from trio_voice.playback_buffer import ItemPosition
     from trio_voice.protocol import ClientEvent, RemoteProtocolError, ServerEvent, UnknownEvent
     from trio_voice.utterances import SentAudio
@@ -128,37 +128,6 @@ class Duck:
 PlaybackItem: TypeAlias = Play | Interrupt | EndTurn | Hold | Duck
 
 
-# --- conversation → tool executor -----------------------------------------------------------------
-
-
-@attrs.frozen
-class RunTool:
-    """A completed function call of `turn`."""
-
-    turn: int
-    call_id: str
-    tool: str
-    arguments: str
-
-
-@attrs.frozen
-class CancelTurn:
-    """`turn` was interrupted: end those of its tools whose policy is to be cancelled."""
-
-    turn: int
-
-
-@attrs.frozen
-class OfferTools:
-    """What calls of later turns than `after_turn` may run: another agent has taken over."""
-
-    after_turn: int
-    tools: Sequence[FunctionTool]
-
-
-ToolItem: TypeAlias = RunTool | CancelTurn | OfferTools
-
-
 # --- everyone → conversation ----------------------------------------------------------------------
 
 
@@ -236,26 +205,6 @@ class Interrupted:
 
 
 @attrs.frozen
-class ToolStarted:
-    turn: int
-    call_id: str
-    tool: str
-    arguments: str
-
-
-@attrs.frozen
-class ToolResult:
-    """`output` is the JSON text (or plain text) that the model is told."""
-
-    turn: int
-    call_id: str
-    tool: str
-    output: str
-    failed: bool
-    duration_ms: float
-
-
-@attrs.frozen
 class VoiceHeard:
     """The microphone's own detection: a voice began, has lasted for `min_speech_ms`, or ended."""
 
@@ -263,7 +212,19 @@ class VoiceHeard:
 
 
 CommandName: TypeAlias = Literal[
-    "listen", "stop_listening", "pause", "resume", "mute", "unmute", "interrupt", "respond", "text", "say", "agent"
+    "listen",
+    "stop_listening",
+    "pause",
+    "resume",
+    "mute",
+    "unmute",
+    "interrupt",
+    "respond",
+    "text",
+    "say",
+    "agent",
+    "approve",
+    "reject",
 ]
 
 
@@ -276,9 +237,15 @@ class Command:
     instructions: str | None = None
     interruptible: bool = True
     agent: RealtimeAgent | None = None
+    call_id: str = ""
+    """Of the tool's call that is approved or rejected."""
     done: trio.Event = attrs.Factory(trio.Event)
-    lost: bool = False  # the session ended first
-    refused: ConfigError | None = None  # why it was not carried out
+    lost: bool = False
+    """The session ended first."""
+    refused: ConfigError | None = None
+    """Why it was not carried out."""
+    in_time: bool = False
+    """It was about a call that waited for it."""
 
 
 DeviceNews: TypeAlias = DeviceLost | DeviceRestored
@@ -290,8 +257,7 @@ InboxItem: TypeAlias = (
     | TurnStarted
     | TurnPlayed
     | Interrupted
-    | ToolStarted
-    | ToolResult
+    | ToolNews
     | VoiceHeard
     | Command
     | DeviceNews

@@ -15,6 +15,10 @@ class ToolSchemaError(ConfigError):
     """A function that cannot be offered as a tool: its types say nothing a model could be told."""
 
 
+class ToolArgumentsError(TrioVoiceError):
+    """The model called a tool with arguments that do not fit. The message is for the model, which is told it."""
+
+
 class DeviceError(TrioVoiceError):
     """A microphone or loudspeaker is missing, or failed.
 

@@ -28,7 +28,6 @@ from trio_voice.channels import (
     EventStream,
     InboxItem,
     PlaybackItem,
-    ToolItem,
 )
 from trio_voice.config import (
     AgentCapability,
@@ -47,6 +46,7 @@ from trio_voice.frame_filters import FrameFilter
 from trio_voice.logs import log
 from trio_voice.protocol.history import History
 from trio_voice.session_figures import SessionFigures
+from trio_voice.tool_items import ToolItem
 from trio_voice.tracker import ConversationTracker, ConversationTurn, SessionMetrics, TranscriptLine
 from trio_voice.turn_reports import tell_turns_over
 from trio_voice.voice_activity import EnergyDetector, VoiceDetector, VoiceMeter
@@ -81,17 +81,21 @@ class RealtimeSession:
         capture_filters: Sequence[FrameFilter] = (),
         playback_filters: Sequence[FrameFilter] = (),
         metadata: dict[str, Any] | None = None,
+        approver: tools.Approver | None = None,
         open_stream: supervisor.OpenStream | None = None,
         wall_clock: Callable[[], float] = time.time,
         rng: random.Random | None = None,
         loop_watch: LoopWatch | None = None,
     ) -> None:
-        """`context` is your own object, for instructions that are made of it, and for tools.
+        """`context` is your own object, for instructions that are made of it; tools find it in their `ToolContext`.
 
         `microphone` and `speaker` are opened when the agent's capabilities ask for them; None goes without.
 
         `capture_filters` see the microphone's frames after what `audio_input` asks for, and before they are sent;
         `playback_filters` see the blocks that the speaker takes. `loop_watch` is installed while the session lives.
+
+        `approver`, plain or async, is asked about calls of tools that need approval; without it,
+        `approve()` and `reject()` answer.
 
         Raises: `ConfigError` for an echo policy without what it needs, and for settings that cannot be together.
 
@@ -99,6 +103,7 @@ class RealtimeSession:
         the date, against which a server's session limit is read; `rng` spreads the attempts to reconnect.
         """
         self.context = context
+        self._approver = approver
         self.connection = connection_for(agent, connection or ConnectionOptions())
         self.audio_input = audio_input or AudioInputConfig()
         self.audio_output = audio_output or AudioOutputConfig()
@@ -210,7 +215,8 @@ class RealtimeSession:
                     hear = partial(capture.run, frames, microphone=microphone, config=self.audio_input)
                     hear = partial(hear, recovery=hearing, filters=self._capture_filters, voice=self._voice)
                     await nursery.start(partial(hear, reports=to_conversation.clone()))
-                nursery.start_soon(partial(tools.run, tool_items, to_conversation.clone(), tools=self.agent.tools))
+                execute = partial(tools.run, tool_items, to_conversation.clone(), tools=self.agent.tools)
+                nursery.start_soon(partial(execute, context=self.context, agent=self.agent, approver=self._approver))
                 nursery.start_soon(
                     partial(
                         conversation.run,
@@ -365,27 +371,7 @@ class RealtimeSession:
 
     def summary(self) -> dict[str, Any]:
         """The session in plain values, ready for JSON."""
-        metrics = self.metrics
-        return {
-            "session_id": self._view.session_id,
-            "agent": self.agent.name,
-            "state": self.state.value,
-            "duration_seconds": round(metrics.duration_s, 3),
-            "turn_count": metrics.turn_count,
-            "interruption_count": metrics.interruption_count,
-            "truncations": metrics.truncation_count,
-            "tool_calls": [
-                {"tool": use.tool, "arguments": use.arguments, "output": use.output, "failed": use.failed}
-                for turn in self.turns()
-                for use in turn.tool_calls
-            ],
-            "average_latency_ms": metrics.average_latency_ms and round(metrics.average_latency_ms, 1),
-            "audio_duration_ms": round(metrics.audio_duration_ms),
-            "transcript": [
-                {"role": line.role, "text": line.text, "interrupted": line.interrupted} for line in self.transcript()
-            ],
-            "metadata": self.tracker.metadata,
-        }
+        return self._figures.summary(self.agent.name, self.state, self.metrics)
 
     # --- what it can be told ----------------------------------------------------------------------
 
@@ -450,13 +436,21 @@ class RealtimeSession:
         """
         await self._command("agent", agent=agent)
 
+    async def approve(self, call_id: str) -> bool:
+        """Let a call run that waits for it (event `tool_approval`). False when it does not wait, or no more."""
+        return (await self._command("approve", call_id=call_id)).in_time
+
+    async def reject(self, call_id: str, reason: str = "") -> bool:
+        """The call does not run; the model is told so, and the reason. False when it does not wait, or no more."""
+        return (await self._command("reject", call_id=call_id, text=reason)).in_time
+
     def _check_answers(self, what: str) -> None:
         if self.agent.transcribes_only:
             raise ConfigError(
                 f"{what}: agent {self.agent.name!r} only transcribes; give it VOICE_OUTPUT or TEXT_OUTPUT"
             )
 
-    async def _command(self, do: CommandName, **details: Any) -> None:
+    async def _command(self, do: CommandName, **details: Any) -> Command:
         if self._lifetime is None or self._ended_at is not None:
             raise SessionEnded(f"{do!r} needs a running session: call it inside `async with`, before disconnect()")
         command = Command(do, **details)
@@ -474,6 +468,7 @@ class RealtimeSession:
             raise SessionEnded(f"the session ended before {do!r} was carried out")
         if command.refused is not None:
             raise command.refused
+        return command
 
 
 def _check_said(what: str, text: str) -> None:

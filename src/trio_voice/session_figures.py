@@ -12,6 +12,7 @@ import attrs
 
 from trio_voice.audio import AudioFormat
 from trio_voice.channels import DropOldest, EventFanOut
+from trio_voice.config import SessionState
 from trio_voice.conversation_view import ConversationView
 from trio_voice.device_recovery import DeviceRecovery
 from trio_voice.supervisor import Link
@@ -60,3 +61,27 @@ class SessionFigures:
             microphone=None if self.hearing is None else self.hearing.metrics(at),
             speaker=None if self.sounding is None else self.sounding.metrics(at),
         )
+
+    def summary(self, agent: str, state: SessionState, metrics: SessionMetrics) -> dict[str, Any]:
+        """In plain values, ready for JSON. `agent` is the name of the one in charge."""
+        tracker = self.view.tracker
+        return {
+            "session_id": self.view.session_id,
+            "agent": agent,
+            "state": state.value,
+            "duration_seconds": round(metrics.duration_s, 3),
+            "turn_count": metrics.turn_count,
+            "interruption_count": metrics.interruption_count,
+            "truncations": metrics.truncation_count,
+            "tool_calls": [
+                {"tool": use.tool, "arguments": use.arguments, "output": use.output, "failed": use.failed}
+                for turn in tracker.turns()
+                for use in turn.tool_calls
+            ],
+            "average_latency_ms": metrics.average_latency_ms and round(metrics.average_latency_ms, 1),
+            "audio_duration_ms": round(metrics.audio_duration_ms),
+            "transcript": [
+                {"role": line.role, "text": line.text, "interrupted": line.interrupted} for line in tracker.transcript()
+            ],
+            "metadata": tracker.metadata,
+        }
