@@ -23,7 +23,9 @@ from trio.testing import MockClock
 
 from kit import Call as InCall, call
 from trio_voice import ConnectionOptions, RealtimeAgent, RealtimeSession, events, otel
+from trio_voice.protocol.history import History
 from trio_voice.server.scripted import Call, Fail, Say, ScriptedBrain
+from trio_voice.tracker import ConversationTracker
 
 BEGAN_NS = 1_700_000_000 * 10**9
 MODEL = ConnectionOptions(url="ws://memory:8765/v1/realtime", model="gpt-realtime-2.1")
@@ -80,6 +82,7 @@ AGENT = RealtimeAgent(name="Geographer", tools=(capital_of,))
 
 async def converse(collected: Collected, body: Callable[[InCall], Any], *steps: Any, **options: Any) -> float:
     """Hold a conversation under `collected`'s eyes; returns when Trio's clock stood when it began to look."""
+    await trio.sleep(5)
     async with trio.open_nursery() as nursery:
         began_at = trio.current_time()
         follow = collected.follow(nursery, **options)
@@ -272,6 +275,28 @@ async def test_a_tool_that_outlives_its_turn_is_still_its_child(
     assert tool.parent.span_id == first.context.span_id
     assert tool.end_time is not None
     assert (tool.end_time - (tool.start_time or 0)) / 1e9 == pytest.approx(0.25)
+
+
+def test_a_response_that_begins_before_the_turn_before_is_told_is_of_its_own_turn(collected: Collected) -> None:
+    session = RealtimeSession(AGENT, connection=MODEL)
+    tracker = ConversationTracker(History(), started_at=0.0)
+    session.turns = tracker.turns  # type: ignore[method-assign]
+    figures = otel._Instruments.of(collected.meters.get_meter("test"))
+    follower = otel._Follower(session, otel._Clock(0, 0.0), False, figures, collected.tracers.get_tracer("test"))
+    for at in (1.0, 2.0):
+        tracker.user_began(at)
+        tracker.user_ended(at + 0.2, 200)
+    follower.apply(events.Connected(at=0.5, session_id="s"))
+    for turn, at in ((1, 1.5), (2, 2.5)):
+        follower.apply(events.ResponseStart(at=at, turn=turn, response_id=f"r{turn}"))
+    none = dict.fromkeys(attrs.fields_dict(events.TurnMetrics), 0)
+    for number, at in ((1, 2.6), (2, 3.0)):
+        tracker.close(at) if number == 2 else None
+        figures_of: dict[str, Any] = {**none, "at": at, "id": number, "dropped": {}, "interrupted": False}
+        follower.apply(events.TurnMetrics(**figures_of))
+    follower.apply(events.Disconnected(at=3.0, reason="over"))
+    turns = [span.context.span_id for span in collected.named("turn")]
+    assert [span.parent and span.parent.span_id for span in collected.named("chat")] == turns
 
 
 async def test_what_was_begun_is_ended_when_the_session_breaks_off(
