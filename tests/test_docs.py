@@ -25,7 +25,7 @@ import attrs
 import pytest
 
 import trio_voice
-from trio_voice import channels, errors, liveness, supervisor
+from trio_voice import channels, errors, liveness, mcp_tools, supervisor
 from trio_voice.agent import RealtimeAgent
 from trio_voice.agent_settings import Filler, IdlePrompts
 from trio_voice.config import (
@@ -255,6 +255,8 @@ def test_the_table_of_channels_says_the_capacities() -> None:
         "reference": f"{REFERENCE_BLOCKS} blocks",
         "tape": f"{TAPE_BLOCKS} blocks",
         "tool calls": f"{channels.TOOL_CAPACITY} items",
+        "MCP calls": f"{mcp_tools.CALLS_CAPACITY} items for each",
+        "checks": f"{channels.CHECK_CAPACITY} items",
         "inbox": f"{channels.INBOX_CAPACITY} items",
         "session events": f"{channels.EVENTS_CAPACITY} for each listener",
     }

@@ -35,6 +35,20 @@ if TYPE_CHECKING:
     )
     from trio_voice.agent_tool import AgentTool as AgentTool, ToolContext as ToolContext, silent as silent
     from trio_voice.function_tools import FunctionTool as FunctionTool, tool as tool
+    from trio_voice.mcp_servers import (
+        HostedMcpTool as HostedMcpTool,
+        McpServerHttp as McpServerHttp,
+        McpServerStdio as McpServerStdio,
+    )
+    from trio_voice.guardrail_functions import (
+        GuardrailContext as GuardrailContext,
+        InputGuardrail as InputGuardrail,
+        OutputGuardrail as OutputGuardrail,
+        Trip as Trip,
+        input_guardrail as input_guardrail,
+        output_guardrail as output_guardrail,
+    )
+    from trio_voice.handoff_tools import Handoff as Handoff, handoff as handoff
     from trio_voice.session import RealtimeSession as RealtimeSession
     from trio_voice.config import (
         AgentCapability as AgentCapability,
@@ -59,6 +73,7 @@ if TYPE_CHECKING:
         DeviceError as DeviceError,
         EngineMissing as EngineMissing,
         JournalError as JournalError,
+        McpServerError as McpServerError,
         SessionEnded as SessionEnded,
         ToolArgumentsError as ToolArgumentsError,
         ToolSchemaError as ToolSchemaError,
@@ -72,6 +87,16 @@ _PUBLIC = {
     "agent_settings": ("Filler", "IdlePrompts", "Prompt", "RetentionRatio", "Tracing"),
     "agent_tool": ("AgentTool", "ToolContext", "silent"),
     "function_tools": ("FunctionTool", "tool"),
+    "mcp_servers": ("HostedMcpTool", "McpServerHttp", "McpServerStdio"),
+    "guardrail_functions": (
+        "GuardrailContext",
+        "InputGuardrail",
+        "OutputGuardrail",
+        "Trip",
+        "input_guardrail",
+        "output_guardrail",
+    ),
+    "handoff_tools": ("Handoff", "handoff"),
     "session": ("RealtimeSession",),
     "config": (
         "AgentCapability",
@@ -90,6 +115,7 @@ _PUBLIC = {
         "DeviceError",
         "EngineMissing",
         "JournalError",
+        "McpServerError",
         "SessionEnded",
         "ToolArgumentsError",
         "ToolSchemaError",

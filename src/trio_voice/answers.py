@@ -33,10 +33,15 @@ class Answers:
     """The one that is being made or played, or was last."""
     aside: set[int] = attrs.Factory(set)
     """Responses out of band: they say nothing in this conversation."""
-    cancel_when_created: bool = False
-    """Interrupted by command before the answer began. Cleared when the user says something new."""
+    cancel_when_created: Cause | None = None
+    """Interrupted, by command or a guardrail, before the answer began. Cleared when the user says something new."""
     user: UserTurn = attrs.field(init=False)
     """Set by the conductor: the two know each other."""
+
+    @property
+    def newest_turn(self) -> int:
+        """0 before the first."""
+        return self.speaking.turn if self.speaking is not None else 0
 
     def begun(self, turn: int, event: object, epoch: int) -> bool:
         """An event names `turn`. Returns whether an answer of the conversation begins with it.
@@ -45,8 +50,7 @@ class Answers:
         """
         if isinstance(event, on.ResponseCreated) and event.response.conversation_id is None:
             self.aside.add(turn)
-        newest = self.speaking.turn if self.speaking is not None else 0
-        if turn <= newest or turn in self.aside:
+        if turn <= self.newest_turn or turn in self.aside:
             return False
         if self.asking.begins_marked:
             self.user.uninterruptible.add(turn)
@@ -59,12 +63,19 @@ class Answers:
         self.view.phase = SessionState.RESPONDING
         self.view.log_context.turn, self.view.log_context.response = turn, response_id
         self.outbox.emit(events.ResponseStart(at=self.outbox.now, turn=turn, response_id=response_id))
-        if self.cancel_when_created:
-            self.cancel_when_created = False
-            self.interrupt("manual", whole=True)
+        if self.cancel_when_created is not None:
+            cause, self.cancel_when_created = self.cancel_when_created, None
+            self.interrupt(cause, whole=True)
         elif is_filling and self.user.is_speaking:  # the user was quicker, and the server did not care
             self.interrupt("speech", reported=False)
         return True
+
+    def voice(self, turn: int, event: on.ResponseOutputAudioDelta) -> None:
+        """A piece of its voice."""
+        self.piece(turn)
+        if self.outbox.fan_out.wants_audio:
+            now = self.outbox.now
+            self.outbox.emit(events.ResponseAudio(at=now, turn=turn, item_id=event.item_id, pcm=event.delta))
 
     def piece(self, turn: int) -> None:
         """Of its voice or its text. The first one is noted here; what follows of its voice may pass by."""
@@ -133,7 +144,7 @@ class Answers:
     def connection_gone(self) -> None:
         """What was being made will not be finished."""
         self.arbiter.on_connection_lost()
-        self.cancel_when_created = False
+        self.cancel_when_created = None
         if self.speaking is not None and not self.speaking.done:
             self.speaking.done = True
             self.outbox.play(EndTurn(self.speaking.turn))

@@ -52,14 +52,14 @@ class Asking:
 
     def say(self, text: str, *, interruptible: bool = True) -> None:
         """Have exactly this said."""
-        self._request(_saying(text), interruptible=interruptible)
+        self._request(saying(text), interruptible=interruptible)
 
     def fill(self, text: str = "", *, instructions: str | None = None) -> None:
         """Have exactly this said, or something by `instructions`, for the moment only.
 
         It is not owed to anybody: a lost connection takes it along, and so does whatever else is said first.
         """
-        config = _saying(text) if instructions is None else ResponseConfig(instructions=instructions)
+        config = saying(text) if instructions is None else ResponseConfig(instructions=instructions)
         self.filling = ResponseCreate(response=config)
         self.respond(self.filling)
 
@@ -88,10 +88,15 @@ class Asking:
             self.outbox.send(update)
 
     @property
-    def begins_verbatim(self) -> bool:
-        """The response that begins says words that were given to it: it answers nothing, as far as can be told."""
-        config = self.arbiter.sent.response if self.arbiter.asked and self.arbiter.sent is not None else UNSET
+    def verbatim(self) -> bool:
+        """The response that was asked for last says words that were given to it: it tells nothing that tools found."""
+        config = self.arbiter.sent.response if self.arbiter.sent is not None else UNSET
         return words_of(config.instructions or "") is not None if config else False
+
+    @property
+    def begins_verbatim(self) -> bool:
+        """The response that begins is such a one: it answers nothing, as far as can be told."""
+        return self.arbiter.asked and self.verbatim
 
     @property
     def begins_marked(self) -> bool:
@@ -105,7 +110,8 @@ class Asking:
             self.outbox.send(update)
 
 
-def _saying(text: str) -> ResponseConfig:
+def saying(text: str) -> ResponseConfig:
+    """What asks for exactly these words."""
     return ResponseConfig(instructions=verbatim(text), tool_choice="none")
 
 

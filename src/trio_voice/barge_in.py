@@ -23,7 +23,7 @@ from trio_voice.server_detection import ServerDetection
 from trio_voice.tool_items import CancelTurn
 from trio_voice.tracker import ConversationTracker
 
-Cause: TypeAlias = Literal["speech", "manual"]
+Cause: TypeAlias = Literal["speech", "manual", "guardrail"]
 
 
 @attrs.define(eq=False)
@@ -59,7 +59,8 @@ class BargeIn:
     floor: int = 0
     """Turns at or below it were interrupted."""
     hushed: int = 0
-    """Turns at or below it were interrupted by command: what their tools find is told the model, but not spoken of."""
+    """Turns at or below it were interrupted by command, or a guardrail: what their tools find is told the model, but
+    not spoken of."""
     complete_items: set[str] = attrs.Factory(set)
     """Items of which the server has sent all, and which are not yet played."""
     waiting: list[Command] = attrs.Factory(list)
@@ -91,7 +92,7 @@ class BargeIn:
         self.outbox.fan_out.discard_audio(speaking.turn)
         if whole or not speaking.is_verbatim:  # who talks over a filler does not mean the tool behind it
             self.outbox.run_tool(CancelTurn(speaking.turn))
-            self.hushed = speaking.turn if cause == "manual" else self.hushed
+            self.hushed = speaking.turn if cause != "speech" else self.hushed
         if self.outbox.speaks:
             self.outbox.play(Interrupt(speaking.turn))
         else:

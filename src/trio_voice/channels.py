@@ -7,6 +7,8 @@
     reference        the loudspeaker's thread → capture 512 blocks   the oldest is dropped (2)
     tape             the loudspeaker's thread → playback 512 blocks  the oldest is dropped (3)
     tool calls       conversation → tool executor       256 items    the call is answered with an error
+    MCP calls        tool executor → an MCP server's    64 items     the call is answered with an error
+    checks           conversation → guardrails          256 items    the words are not looked at, and this is reported
     inbox            everyone → conversation            4096 items   the connection is given up (1)
     session events   conversation → application         4096 each    audio, then the oldest, is dropped, counted
 
@@ -23,6 +25,7 @@ that falls behind can cost a connection or a frame, never a deadlock, and the do
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Generic, Literal, TypeAlias, TypeVar
@@ -37,10 +40,12 @@ from trio_voice.event_streams import (
     EventStream as EventStream,
 )
 from trio_voice.events import DeviceLost, DeviceRestored
+from trio_voice.mcp_tools import McpTools
 from trio_voice.tool_items import ToolNews
 
 if TYPE_CHECKING:
     from trio_voice.agent import RealtimeAgent
+    from trio_voice.guardrail_functions import Guardrail, Trip
     from trio_voice.playback_buffer import ItemPosition
     from trio_voice.protocol import ClientEvent, RemoteProtocolError, ServerEvent, UnknownEvent
     from trio_voice.utterances import SentAudio
@@ -51,6 +56,7 @@ T = TypeVar("T")
 CONTROL_CAPACITY = 1024
 PLAYBACK_CAPACITY = 4096
 TOOL_CAPACITY = 256
+CHECK_CAPACITY = 256
 INBOX_CAPACITY = 4096
 
 
@@ -126,6 +132,24 @@ class Duck:
 
 
 PlaybackItem: TypeAlias = Play | Interrupt | EndTurn | Hold | Duck
+
+
+# --- conversation → guardrails ----------------------------------------------------------------------
+
+
+@attrs.frozen
+class CheckText:
+    """Have each of `guardrails` look at `text`: all the words of the item so far. Each answers with `Checked`, unless
+    newer words of the item have come by then."""
+
+    kind: Literal["output", "input", "text"]
+    """The agent's words, the user's, or those that the application is about to say for the user."""
+    item_id: str
+    turn: int | None
+    text: str
+    final: bool
+    agent: RealtimeAgent
+    guardrails: tuple[Guardrail, ...]
 
 
 # --- everyone → conversation ----------------------------------------------------------------------
@@ -211,6 +235,16 @@ class VoiceHeard:
     change: VoiceChange
 
 
+@attrs.frozen
+class Checked:
+    """What a guardrail says: nothing, a `trip`, or that it failed."""
+
+    check: CheckText
+    guardrail: Guardrail
+    trip: Trip | None = None
+    failure: str | None = None
+
+
 CommandName: TypeAlias = Literal[
     "listen",
     "stop_listening",
@@ -236,9 +270,11 @@ class Command:
     text: str = ""
     instructions: str | None = None
     interruptible: bool = True
-    agent: RealtimeAgent | None = None
+    passed: bool = False
+    """The guardrails have nothing against its text."""
     call_id: str = ""
     """Of the tool's call that is approved or rejected."""
+    agent: RealtimeAgent | None = None
     done: trio.Event = attrs.Factory(trio.Event)
     lost: bool = False
     """The session ended first."""
@@ -259,8 +295,10 @@ InboxItem: TypeAlias = (
     | Interrupted
     | ToolNews
     | VoiceHeard
+    | Checked
     | Command
     | DeviceNews
+    | McpTools
 )
 
 
@@ -281,6 +319,15 @@ def at_hand(channel: trio.MemoryReceiveChannel[T]) -> Iterator[T]:
         except (trio.WouldBlock, trio.EndOfChannel):
             return
         yield item
+
+
+async def receive_until(channel: trio.MemoryReceiveChannel[T], deadline: float) -> T | None:
+    """The next item; None when `deadline` comes first."""
+    if deadline == math.inf:
+        return await channel.receive()
+    with trio.move_on_at(deadline):
+        return await channel.receive()
+    return None
 
 
 class DropOldest(Generic[T]):

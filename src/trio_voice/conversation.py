@@ -7,20 +7,19 @@ no tool of it begins, and the model is told exactly what was heard.
 
 from __future__ import annotations
 
-import math
-from typing import assert_never
-
 import attrs
 import trio
 
 from trio_voice import events
 from trio_voice.agent import RealtimeAgent
-from trio_voice.agent_change import AgentChange
+from trio_voice.agent_change import AgentChange, Change
 from trio_voice.agent_in_charge import AgentInCharge
 from trio_voice.answers import Answers
 from trio_voice.asking import Asking
 from trio_voice.barge_in import BargeIn
 from trio_voice.channels import (
+    Checked,
+    CheckText,
     Command,
     EventFanOut,
     FromServer,
@@ -34,14 +33,18 @@ from trio_voice.channels import (
     TurnStarted,
     VoiceHeard,
     at_hand,
+    receive_until,
 )
 from trio_voice.commands import Commands
 from trio_voice.config import SessionState
 from trio_voice.conversation_view import ConversationView
 from trio_voice.errors import ConfigError
+from trio_voice.guarding import Guarding
+from trio_voice.handoffs import Handoffs
 from trio_voice.initiative import Initiative
 from trio_voice.interruption import InterruptionJudge, as_told
 from trio_voice.logs import log
+from trio_voice.mcp_tools import McpTools
 from trio_voice.microphone_gate import MicrophoneGate
 from trio_voice.outbox import Outbox
 from trio_voice.pauses import FillerWatch, IdleWatch
@@ -57,15 +60,8 @@ from trio_voice.protocol.turns import ResponseArbiter
 from trio_voice.resumption import Resumption
 from trio_voice.server_detection import ServerDetection
 from trio_voice.tool_calls import ToolCalls
-from trio_voice.tool_items import (
-    ApprovalWanted,
-    OfferTools,
-    ToolBegun,
-    ToolItem,
-    ToolProgressed,
-    ToolResult,
-    ToolStarted,
-)
+from trio_voice.tool_items import ToolItem
+from trio_voice.tool_offer import ToolOffer
 from trio_voice.transcripts import Transcripts
 from trio_voice.turn_reports import tell_turns_over
 from trio_voice.user_turn import UserTurn
@@ -81,6 +77,7 @@ async def run(
     *,
     playback: trio.MemorySendChannel[PlaybackItem] | None,
     tool_calls: trio.MemorySendChannel[ToolItem],
+    checks: trio.MemorySendChannel[CheckText],
     fan_out: EventFanOut,
     view: ConversationView,
     in_charge: AgentInCharge,
@@ -92,7 +89,7 @@ async def run(
     Closes: its sending ends, and every event stream.
     """
     agent = in_charge.agent
-    outbox = Outbox(playback, tool_calls, fan_out, unconfirmed={} if native_resume else None)
+    outbox = Outbox(playback, tool_calls, fan_out, checks, unconfirmed={} if native_resume else None)
     detection = ServerDetection(as_told(agent.interruption, agent.turn_detection))
     barge_in = BargeIn(outbox, view.history, view.tracker, detection)
     microphone, tools = MicrophoneGate(outbox, view, agent), ToolCalls(outbox, view.tracker, barge_in, view.history)
@@ -101,7 +98,7 @@ async def run(
     try:
         with inbox:
             while True:
-                item = await _receive(inbox, conductor.deadline)
+                item = await receive_until(inbox, conductor.deadline)
                 conductor.take(item) if item is not None else conductor.look()
                 for waiting in at_hand(inbox):
                     conductor.take(waiting)
@@ -109,15 +106,6 @@ async def run(
         pass
     finally:
         outbox.close()
-
-
-async def _receive(inbox: trio.MemoryReceiveChannel[InboxItem], deadline: float) -> InboxItem | None:
-    """The next item; None when `deadline` comes first."""
-    if deadline == math.inf:
-        return await inbox.receive()
-    with trio.move_on_at(deadline):
-        return await inbox.receive()
-    return None
 
 
 @attrs.define(eq=False)
@@ -134,6 +122,8 @@ class _Conductor:
     """Of the connection that is listened to."""
     successor: LinkUp | None = None
     """A connection that is to take its place."""
+    successor_agent: RealtimeAgent | None = None
+    """Whom it was configured for."""
     configured_epoch: int = 0
     """The newest connection whose server has taken the configuration."""
 
@@ -142,10 +132,13 @@ class _Conductor:
     answers: Answers = attrs.field(init=False)
     user: UserTurn = attrs.field(init=False)
     change: AgentChange = attrs.field(init=False)
+    handoffs: Handoffs = attrs.field(init=False)
     commands: Commands = attrs.field(init=False)
+    offer: ToolOffer = attrs.field(init=False)
     resumption: Resumption = attrs.field(init=False)
     initiative: Initiative = attrs.field(init=False)
     transcripts: Transcripts = attrs.field(init=False)
+    guarding: Guarding = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         outbox, view, barge_in, microphone = self.outbox, self.view, self.barge_in, self.microphone
@@ -165,6 +158,7 @@ class _Conductor:
             judge=InterruptionJudge.for_detection(agent.interruption, agent.turn_detection),
         )
         self.change = AgentChange(outbox, self.in_charge, self.detection, self._agent_changed)
+        self.offer = ToolOffer(outbox, self.in_charge, self.detection)
         self.initiative = Initiative(
             outbox,
             view,
@@ -180,6 +174,20 @@ class _Conductor:
         self.commands = Commands(
             outbox, view, barge_in, microphone, self.asking, self.answers, self.user, self.change, self.initiative
         )
+        self.commands.hosted = self.tools.hosted
+        self.handoffs = self.tools.handoffs = Handoffs(
+            outbox, view.history, self.answers, self.in_charge, self.change, self.tools.finish
+        )
+        self.guarding = self.commands.guarding = Guarding(
+            outbox,
+            view,
+            self.answers,
+            self.asking,
+            self.user,
+            in_charge=lambda: self.in_charge.agent,
+            instructions=lambda: self.in_charge.standing_instructions,
+            carry_out=self.commands.carry_out,
+        )
         self.transcripts = Transcripts(outbox, view.history, self.user)
         self.resumption = Resumption(
             outbox, view, barge_in, microphone, self.tools.ledger, self.utterances, self.asking, self.initiative
@@ -193,6 +201,7 @@ class _Conductor:
     def look(self) -> None:
         """The deadline has come."""
         self.user.look()
+        self.guarding.ask()
         self.initiative.look()
         self._show()
 
@@ -215,24 +224,29 @@ class _Conductor:
                 self.outbox.emit(events.PlaybackStart(at=self.outbox.now, turn=turn))
             case TurnPlayed():
                 self.answers.played(item)
+                self._speak_of_tools()
             case Interrupted():
                 self.barge_in.silenced(item, self.answers.speaking)
                 self.commands.carry_out_postponed()
-            case ToolStarted() | ApprovalWanted() | ToolBegun() | ToolProgressed() | ToolResult():
-                self.tools.take(item)
-                self._speak_of_tools()
+            case Checked():
+                self.guarding.checked(item)
             case VoiceHeard(change):
                 self.user.voice_heard(change)
             case Command():
                 self.commands.carry_out(item)
+                self._speak_of_tools()
+            case McpTools():
+                self.offer.take(item, self.answers.newest_turn)
             case events.DeviceLost() | events.DeviceRestored():
                 self.outbox.emit(item)
-            case _:
-                assert_never(item)
+            case _:  # the news of tools
+                self.tools.take(item)
+                self._speak_of_tools()
         if self.detection.held and self.view.connected and not self.user.uninterruptible and not self.user.is_speaking:
             self.asking.release()
         if self.view.tracker.has_turns_over and not self.barge_in.under_way:
             tell_turns_over(self.view, self.outbox.fan_out, self.outbox.now)
+        self.guarding.ask()
         self.initiative.watch()
         self._show()
 
@@ -244,20 +258,20 @@ class _Conductor:
 
     @property
     def _turn_in_progress(self) -> bool:
-        answer = self.answers.speaking
-        speaking = answer is not None and not (answer.done and answer.played)
+        sounding = self.barge_in.is_sounding(self.answers.speaking) or self.barge_in.under_way
+        speaking = sounding or self.arbiter.active
         processing = self.view.phase is SessionState.PROCESSING
         holding = self.utterances.push_to_talk and self.microphone.listening
         listening = self.user.is_speaking or holding
-        awaited = self.tools.ledger.running or self.arbiter.asked or self.change.under_way
-        return listening or processing or speaking or awaited
+        owed = self.guarding.owed is not None or self.change.under_way
+        return listening or processing or speaking or owed or self.tools.ledger.running or self.arbiter.asked
 
     # --- the connection ---------------------------------------------------------------------------
 
     def _link_up(self, news: LinkUp) -> None:
         configure = SessionUpdate(event_id=f"configure_{news.epoch}", session=self._configuration())
         if news.handover is not None:
-            self.successor = news
+            self.successor, self.successor_agent = news, self.in_charge.agent
             news.control.send_nowait(Send(configure))
             return
         if self.view.connected:  # the news of the loss was about a connection that had just been replaced
@@ -288,6 +302,8 @@ class _Conductor:
             self._move_to(news)
             self._configured(event.session.id or "")
             news.handover.accepted = True
+            if self.successor_agent is not self.in_charge.agent:  # who has taken over on the old one meanwhile
+                self.change.ask(Change(self.in_charge.agent, lambda problem: None))
         else:
             news.control.close()
         news.handover.answered.set()
@@ -313,6 +329,7 @@ class _Conductor:
     def _connection_gone(self) -> None:
         """Note what the user still waits for; what was under way will not be finished."""
         self.resumption.take_stock(self.answers.speaking)
+        self.tools.hosted.connection_gone()
         self.answers.connection_gone()
         self.user.connection_gone()
         self.change.connection_gone()
@@ -345,21 +362,24 @@ class _Conductor:
 
     def _agent_changed(self) -> None:
         """Another agent is in charge: what listens, judges and runs goes by its settings."""
-        agent, answer = self.in_charge.agent, self.answers.speaking
+        agent = self.in_charge.agent
         self.user.agent = self.microphone.agent = agent
         self.view.log_context.agent = agent.name
         self.initiative.follow(agent)
         self.user.judge.follow(agent.interruption, agent.turn_detection)
-        self.outbox.run_tool(OfferTools(answer.turn if answer is not None else 0, agent.tools, agent))
+        self.offer.agent_changed(self.answers.newest_turn)
+        self.handoffs.changed()
 
     def _resume_conversation(self) -> None:
         self.change.connected()
         self.resumption.tell(self.answers.speaking)
         asked = any(command.do in ("text", "respond") for command in self.commands.postponed)
         self.commands.carry_out_postponed()
-        if self.resumption.response_owed and not asked:
+        answered_anyway = asked or self.guarding.owed is not None or self.handoffs.pending is not None
+        if self.resumption.response_owed and not answered_anyway:
             self.asking.respond(ResponseCreate())
         self.resumption.response_owed = False
+        self.guarding.ask()
         self._speak_of_tools()
 
     # --- what the server says ---------------------------------------------------------------------
@@ -369,17 +389,14 @@ class _Conductor:
             self.outbox.emit(events.ServerEventReceived(at=self.outbox.now, event=event))
         if turn is not None and self.answers.begun(turn, event, self.epoch):
             is_verbatim = self.answers.speaking is not None and self.answers.speaking.is_verbatim
-            if not is_verbatim:  # words of our own tell nothing of what is awaited
+            if not is_verbatim:
                 self.resumption.response_owed = False
                 self.tools.ledger.response_began()
+            self.guarding.begun(turn)
         self.in_charge.has_spoken |= isinstance(event, VOICE)
         if isinstance(event, on.ResponseOutputAudioDelta):  # first: by far the most frequent
             if turn is not None and turn > self.barge_in.floor:
-                self.answers.piece(turn)
-                if self.outbox.fan_out.wants_audio:
-                    self.outbox.emit(
-                        events.ResponseAudio(at=self.outbox.now, turn=turn, item_id=event.item_id, pcm=event.delta)
-                    )
+                self.answers.voice(turn, event)
             return
         self.outbox.confirm(event)
         entry = self.view.history.apply(event)
@@ -387,19 +404,23 @@ class _Conductor:
             self.view.tracker.item_seen(entry.item_id, self.outbox.now)
         if turn is None or turn > self.barge_in.floor:
             self.transcripts.take(event)
+            self.guarding.take(turn, event)
+        if self.tools.hosted.take(turn, event):
+            self._speak_of_tools()
         match event:
             case on.SessionUpdated():
                 if self.configured_epoch != self.epoch:
                     self._configured(event.session.id or "")
                 elif self.detection.acknowledged():
                     self.change.taken()
+                    self._speak_of_tools()
             case on.ErrorEvent():
                 self._server_error(event)
             case RemoteProtocolError():
                 self.outbox.report(f"the server sent what is no event: {event.reason}", code=None, source="protocol")
             case on.InputAudioBufferSpeechStarted():
                 self.initiative.user_is_there()
-                self.answers.cancel_when_created = False
+                self.answers.cancel_when_created = None
                 self.utterances.began(event.audio_start_ms)
                 self.user.speech_started(event)
             case on.InputAudioBufferSpeechStopped():
@@ -409,6 +430,8 @@ class _Conductor:
                 if isinstance(event, on.InputAudioBufferCommitted):
                     self.utterances.committed(event.item_id)
                 self.user.committed(event)
+                if not self.user.is_dismissed(event.item_id):
+                    self.guarding.forget()
             case on.ConversationItemInputAudioTranscriptionCompleted():
                 self.utterances.words_known(event.item_id)
                 if not (event.transcript and self.asking.answers) and self.view.phase is SessionState.PROCESSING:
@@ -435,6 +458,7 @@ class _Conductor:
             case on.ResponseDone():
                 if turn is not None:
                     self.answers.done(turn, event)
+                    self.guarding.made(turn)
                 self._speak_of_tools()
 
     def _server_error(self, event: on.ErrorEvent) -> None:
@@ -442,6 +466,7 @@ class _Conductor:
         if error.event_id == f"configure_{self.epoch}" and self.configured_epoch != self.epoch:
             raise ConfigError(f"the server refused the configuration: {error.message}")
         if self.change.refused(event):
+            self._speak_of_tools()
             return
         if error.code == "conversation_already_has_active_response":
             if self.answers.speaking is not None:  # what began was not what we asked for
@@ -450,6 +475,7 @@ class _Conductor:
                 self.user.uninterruptible.discard(self.answers.speaking.turn)
             self.arbiter.on_collision()
             self.asking.withdraw()
+            self.guarding.collided()
         if error.code == "input_audio_buffer_commit_empty":
             self.utterances.refused()
             self.microphone.respond_on_commit = False
@@ -467,5 +493,5 @@ class _Conductor:
         if ledger.owed and not ledger.running:
             ledger.response_asked()
             self.asking.respond(ResponseCreate())
-        elif (progress := self.tools.due_progress()) is not None:
+        elif self.view.phase is not SessionState.RESPONDING and (progress := self.tools.due_progress()) is not None:
             self.asking.fill(progress)

@@ -53,3 +53,19 @@ class EngineMissing(TrioVoiceError):
 
 class JournalError(TrioVoiceError):
     """A file that should be a journal and is none, or not whole; the message names the line."""
+
+
+class McpServerError(TrioVoiceError):
+    """An MCP server did not start, or could not do what it was called for."""
+
+
+def cause_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The one error in a group of one, however deep; else the group.
+
+    A method that was waiting when the session broke has raised `SessionEnded`: that follows from the error that broke
+    it, and would only hide it.
+    """
+    error: BaseException = group.split(SessionEnded)[1] or group
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error

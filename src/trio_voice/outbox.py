@@ -9,7 +9,7 @@ import trio
 from msgspec.structs import replace
 
 from trio_voice import events
-from trio_voice.channels import EventFanOut, PlaybackItem, Send, SetMicrophone, UplinkItem, offer
+from trio_voice.channels import CheckText, EventFanOut, PlaybackItem, Send, SetMicrophone, UplinkItem, offer
 from trio_voice.logs import log
 from trio_voice.protocol import (
     ClientEvent,
@@ -31,6 +31,7 @@ class Outbox:
     playback: trio.MemorySendChannel[PlaybackItem] | None
     tool_calls: trio.MemorySendChannel[ToolItem]
     fan_out: EventFanOut
+    checks: trio.MemorySendChannel[CheckText]
     control: trio.MemorySendChannel[UplinkItem] | None = None
     """To the connection that is spoken to; None in an outage."""
     is_open: bool = False
@@ -125,15 +126,21 @@ class Outbox:
         """Raises: `trio.WouldBlock` when too many calls wait."""
         offer(self.tool_calls, item)
 
+    def check(self, item: CheckText) -> None:
+        """Raises: `trio.WouldBlock` when too many words wait to be looked at."""
+        offer(self.checks, item)
+
     def emit(self, event: events.SessionEvent) -> None:
         self.fan_out.emit(event)
 
-    def report(self, message: str, *, code: str | None, source: Literal["server", "protocol", "session"]) -> None:
+    def report(
+        self, message: str, *, code: str | None, source: Literal["server", "protocol", "session", "guardrail"]
+    ) -> None:
         """An error that does not end the session."""
         log.warning("session.error", message=message, code=code, source=source)
         self.emit(events.ErrorReported(at=self.now, message=message, code=code, source=source))
 
     def close(self) -> None:
-        for end in (self.control, self.playback, self.tool_calls):
+        for end in (self.control, self.playback, self.tool_calls, self.checks):
             if end is not None:
                 end.close()

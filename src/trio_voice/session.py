@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, Any, Self
 
 import trio
 
-from trio_voice import capture, conversation, logs, playback, supervisor, tools
+from trio_voice import capture, conversation, guardrails, logs, playback, supervisor, tools
 from trio_voice.agent import RealtimeAgent
 from trio_voice.agent_in_charge import AgentInCharge, connection_for
 from trio_voice.audio import Frame
 from trio_voice.channels import (
+    CHECK_CAPACITY,
     INBOX_CAPACITY,
     PLAYBACK_CAPACITY,
     TOOL_CAPACITY,
+    CheckText,
     Command,
     CommandName,
     DropOldest,
@@ -40,10 +42,11 @@ from trio_voice.config import (
 from trio_voice.conversation_view import ConversationView
 from trio_voice.device_recovery import DeviceRecovery
 from trio_voice.echo import EchoGate, PlaybackReference
-from trio_voice.errors import ConfigError, SessionEnded
+from trio_voice.errors import ConfigError, SessionEnded, cause_of
 from trio_voice.events import EVENT_NAMES, PROTOCOL_EVENTS, SOUND_EVENTS, Disconnected, ResponseAudio, SessionEvent
 from trio_voice.frame_filters import FrameFilter
 from trio_voice.logs import log
+from trio_voice.mcp_tools import McpToolbox
 from trio_voice.protocol.history import History
 from trio_voice.session_figures import SessionFigures
 from trio_voice.tool_items import ToolItem
@@ -161,6 +164,8 @@ class RealtimeSession:
         to_conversation, inbox = trio.open_memory_channel[InboxItem](INBOX_CAPACITY)
         to_playback, playback_items = trio.open_memory_channel[PlaybackItem](PLAYBACK_CAPACITY)
         to_tools, tool_items = trio.open_memory_channel[ToolItem](TOOL_CAPACITY)
+        self._toolbox = McpToolbox(self._in_charge, self._rng)
+        to_guardrails, checks = trio.open_memory_channel[CheckText](CHECK_CAPACITY)
         frames = DropOldest[Frame](max(1, self.audio_input.capacity_ms // self.audio_input.chunk_ms))
         history = History()
         self._view = ConversationView(
@@ -215,34 +220,26 @@ class RealtimeSession:
                     hear = partial(capture.run, frames, microphone=microphone, config=self.audio_input)
                     hear = partial(hear, recovery=hearing, filters=self._capture_filters, voice=self._voice)
                     await nursery.start(partial(hear, reports=to_conversation.clone()))
-                execute = partial(tools.run, tool_items, to_conversation.clone(), tools=self.agent.tools)
-                nursery.start_soon(partial(execute, context=self.context, agent=self.agent, approver=self._approver))
-                nursery.start_soon(
-                    partial(
-                        conversation.run,
-                        inbox,
-                        playback=to_playback.clone() if speaker is not None else None,
-                        tool_calls=to_tools,
-                        fan_out=self._fan_out,
-                        view=self._view,
-                        in_charge=self._in_charge,
-                        native_resume=self.connection.native_resume,
-                    )
+                await self._toolbox.begin(to_conversation, nursery)
+                execute = partial(
+                    tools.run, tool_items, to_conversation.clone(), tools=self._in_charge.equipped.runnable
                 )
+                nursery.start_soon(partial(execute, context=self.context, agent=self.agent, approver=self._approver))
+                look = partial(guardrails.run, checks, to_conversation.clone(), context=self.context)
+                nursery.start_soon(look)
+                conduct = partial(conversation.run, inbox, tool_calls=to_tools, checks=to_guardrails)
+                conduct = partial(conduct, playback=to_playback.clone() if speaker is not None else None)
+                conduct = partial(conduct, fan_out=self._fan_out, view=self._view, in_charge=self._in_charge)
+                nursery.start_soon(partial(conduct, native_resume=self.connection.native_resume))
                 nursery.start_soon(supervisor.run, self._link)
                 task_status.started()
         finally:
             self._end()
-            for end in (
-                to_conversation,
-                inbox,
-                to_playback,
-                playback_items,
-                to_tools,
-                tool_items,
-            ):
+            ends = (to_conversation, inbox, to_playback, playback_items, to_tools, tool_items, to_guardrails, checks)
+            for end in ends:
                 end.close()
             frames.close()
+            self._toolbox.close()
 
     # --- life -------------------------------------------------------------------------------------
 
@@ -270,7 +267,7 @@ class RealtimeSession:
                     yield
                     await self.disconnect()
         except BaseExceptionGroup as group:
-            raise _cause(group) from None
+            raise cause_of(group) from None
 
     async def disconnect(self) -> None:
         """End the session; the body of `async with` goes on. Takes at most about a second, whatever the peer does."""
@@ -403,8 +400,7 @@ class RealtimeSession:
 
     async def send_text(self, text: str) -> None:
         """Say something in writing; an answer under way is interrupted."""
-        _check_said("send_text()", text)
-        self._check_answers("send_text()")
+        self._check_answers("send_text()", text)
         if not self.agent.can(AgentCapability.TEXT_INPUT):
             raise ConfigError(f"agent {self.agent.name!r} takes no text; give it AgentCapability.TEXT_INPUT")
         await self._command("text", text=text)
@@ -423,8 +419,7 @@ class RealtimeSession:
 
         It can be interrupted as any answer, or not with `interruptible=False`: see `respond()`.
         """
-        _check_said("say()", text)
-        self._check_answers("say()")
+        self._check_answers("say()", text)
         await self._command("say", text=text, interruptible=interruptible)
 
     async def update_agent(self, agent: RealtimeAgent) -> None:
@@ -432,8 +427,10 @@ class RealtimeSession:
 
         The voice changes only as long as none was heard. The devices stay as they are.
         Raises: `ConfigError` when the session cannot go on with it, or the server refuses it; the agent that was in
-        charge stays.
+        charge stays. `McpServerError` when one of its MCP servers does not start.
         """
+        if self._ended_at is None:
+            await self._toolbox.start(agent)
         await self._command("agent", agent=agent)
 
     async def approve(self, call_id: str) -> bool:
@@ -444,7 +441,9 @@ class RealtimeSession:
         """The call does not run; the model is told so, and the reason. False when it does not wait, or no more."""
         return (await self._command("reject", call_id=call_id, text=reason)).in_time
 
-    def _check_answers(self, what: str) -> None:
+    def _check_answers(self, what: str, text: str | None = None) -> None:
+        if text is not None and not text.strip():
+            raise ConfigError(f"{what} needs words; the text is empty")
         if self.agent.transcribes_only:
             raise ConfigError(
                 f"{what}: agent {self.agent.name!r} only transcribes; give it VOICE_OUTPUT or TEXT_OUTPUT"
@@ -469,20 +468,3 @@ class RealtimeSession:
         if command.refused is not None:
             raise command.refused
         return command
-
-
-def _check_said(what: str, text: str) -> None:
-    if not text.strip():
-        raise ConfigError(f"{what} needs words; the text is empty")
-
-
-def _cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The one error in a group of one, however deep; else the group.
-
-    A method that was waiting when the session broke has raised `SessionEnded`: that follows from the error that broke
-    it, and would only hide it.
-    """
-    error: BaseException = group.split(SessionEnded)[1] or group
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error

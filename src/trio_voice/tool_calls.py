@@ -14,11 +14,14 @@ import trio
 
 from trio_voice import events
 from trio_voice.barge_in import BargeIn
+from trio_voice.handoffs import Handoffs
+from trio_voice.hosted_calls import HostedCalls
 from trio_voice.outbox import Outbox
 from trio_voice.protocol import ConversationItemCreate, Item
 from trio_voice.protocol.history import History
 from trio_voice.tool_items import (
     ApprovalWanted,
+    ApproverDecided,
     RunTool,
     ToolBegun,
     ToolNews,
@@ -39,9 +42,19 @@ class ToolCalls:
     barge_in: BargeIn
     history: History
     ledger: ToolLedger = attrs.Factory(ToolLedger)
+    hosted: HostedCalls = attrs.field(init=False)
+    """Calls that the server makes itself: in the same ledger."""
+    handoffs: Handoffs = attrs.field(init=False)
+    """Set by the conductor: the two know each other."""
     progress: ToolProgressed | None = None
     """The newest word of a tool that runs, to be said aloud."""
     _later: int = 0
+
+    def __attrs_post_init__(self) -> None:
+        self.hosted = HostedCalls(self.outbox, self.tracker, self.barge_in, self.ledger, agent=self._agent)
+
+    def _agent(self) -> str:
+        return self.handoffs.in_charge.agent.name
 
     def called(self, turn: int, item: Item) -> None:
         """A function call is complete: run it, once, unless its turn was interrupted before."""
@@ -49,12 +62,17 @@ class ToolCalls:
             return
         call = RunTool(turn, item.call_id, item.name or "", item.arguments or "{}")
         if turn <= self.barge_in.floor:
-            self._finished(_not_run(call, "cancelled: the user interrupted before the tool was started"))
+            self.finish(_not_run(call, "cancelled: the answer was interrupted before the tool was started"))
+            return
+        refusal = self.handoffs.refusal(turn, call.call_id, call.tool)
+        if refusal is not None:
+            self.finish(_not_run(call, refusal))
             return
         try:
             self.outbox.run_tool(call)
         except trio.WouldBlock:
-            self._finished(_not_run(call, "too many tools are waiting already; try again later"))
+            self.handoffs.not_begun(call.call_id)
+            self.finish(_not_run(call, "too many tools are waiting already; try again later"))
 
     def take(self, news: ToolNews) -> None:
         """What the executor says."""
@@ -68,7 +86,10 @@ class ToolCalls:
             case ToolProgressed():
                 self._progressed(news)
             case ToolResult():
-                self._finished(news)
+                if not self.handoffs.takes(news):
+                    self.finish(news)
+            case ApproverDecided():
+                self.hosted.decided(news)
             case _:
                 assert_never(news)
 
@@ -114,7 +135,7 @@ class ToolCalls:
             )
         )
 
-    def _finished(self, result: ToolResult) -> None:
+    def finish(self, result: ToolResult) -> None:
         """Tell the model, the record and the application. An answer is owed, unless somebody wanted silence."""
         if self.ledger.finish(result.call_id, result.output):
             self._tell_output(result.call_id, result.output)

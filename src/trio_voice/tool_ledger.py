@@ -38,6 +38,11 @@ class ToolLedger:
         self._results[call_id] = output
         return True
 
+    def amend(self, call_id: str, output: str) -> None:
+        """More is known of a result that there was already."""
+        if self._results.get(call_id) is not None:
+            self._results[call_id] = output
+
     def to_background(self, call_id: str, output: str) -> bool:
         """Record that the model was told `output`, and that the result itself comes later."""
         if not self.finish(call_id, output):

@@ -35,6 +35,30 @@ def cut_at_share(text: str, share: float) -> str:
     return text[:cut].rstrip()
 
 
+@attrs.frozen
+class HistoryItem:
+    """One item of the conversation, as it stood when it was looked at."""
+
+    id: str
+    kind: str
+    """`message`, `function_call`, `function_call_output`, or whatever else the server has."""
+    role: str = ""
+    """Of a message: `user`, `assistant` or `system`."""
+    text: str = ""
+    """All the words, as far as they are known."""
+    heard_text: str = ""
+    """The words that reached the user: all of them, unless the item was interrupted."""
+    truncated: bool = False
+    """Words were lost to an interruption."""
+    spoken: bool = False
+    """The words came with sound."""
+    call_id: str = ""
+    name: str = ""
+    """Of a function call: the tool."""
+    arguments: str = ""
+    output: str = ""
+
+
 @attrs.define(eq=False)
 class Entry:
     """One item of the conversation."""
@@ -55,6 +79,8 @@ class Entry:
     name: str = ""
     arguments: str = ""
     output: str = ""
+    hidden: bool = False
+    """The model no longer knows of it; the application's record does."""
 
     @property
     def heard_text(self) -> str:
@@ -65,6 +91,22 @@ class Entry:
     def truncated(self) -> bool:
         """Words were lost to an interruption."""
         return self.heard_share < 1.0
+
+    def shown(self) -> HistoryItem:
+        """What the application sees of it."""
+        return HistoryItem(
+            id=self.item_id,
+            kind=self.kind,
+            role=self.role,
+            text=self.text,
+            heard_text=self.heard_text,
+            truncated=self.truncated,
+            spoken=self.spoken,
+            call_id=self.call_id,
+            name=self.name,
+            arguments=self.arguments,
+            output=self.output,
+        )
 
 
 class History:
@@ -110,8 +152,9 @@ class History:
                 entry = self._at(event.item_id, "message", "user")
                 entry.text, entry.spoken, entry.final = event.transcript, True, True
                 return entry
-            case on.ConversationItemDeleted():
-                return self.delete(event.item_id)
+            case on.ConversationItemDeleted(item_id=item_id):
+                hidden = self._entries.get(item_id)
+                return hidden if hidden is not None and hidden.hidden else self.delete(item_id)
         return None
 
     def add(self, item: Item) -> Entry | None:
@@ -125,6 +168,12 @@ class History:
             entry.heard_share = min(entry.heard_share, heard_ms / received_ms if received_ms else 0.0)
             entry.cut = entry.final = True
         return entry
+
+    def hide(self, item_id: str) -> None:
+        """The server is to forget an item, and is not told of it again: a deletion that it confirms is its own."""
+        entry = self._entries.get(item_id)
+        if entry is not None:
+            entry.hidden = True
 
     def delete(self, item_id: str) -> Entry | None:
         """Forget an item; events about it that are still on their way do not bring it back."""
@@ -156,7 +205,8 @@ class History:
         if not item.id:
             return None
         entry = self._at(item.id, item.type, item.role or "", after)
-        entry.call_id, entry.name = item.call_id or entry.call_id, item.name or entry.name
+        entry.call_id = item.call_id or item.approval_request_id or entry.call_id
+        entry.name = item.name or entry.name
         entry.arguments, entry.output = item.arguments or entry.arguments, item.output or entry.output
         # The words streamed so far may be ahead of the item as the server describes it: only ever gain.
         if len(item.text) > len(entry.text) and not entry.cut:

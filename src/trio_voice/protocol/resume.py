@@ -35,8 +35,9 @@ def replay(
     follows when it is there. Items keep their ids, but for outputs, which get new ones.
     """
     events: list[ClientEvent] = []
+    superseded = {entry.call_id for entry in history if entry.kind == "mcp_call"}
     for entry in list(history):
-        if entry.item_id in unfinished:
+        if entry.item_id in unfinished or entry.hidden:
             continue
         match entry.kind, entry.role:
             case "message", _:
@@ -49,6 +50,8 @@ def replay(
                     events.append(ConversationItemCreate(item=Item.function_call_output(entry.call_id, output)))
             case "function_call_output", _:
                 history.delete(entry.item_id)
+            case (("mcp_call" | "mcp_approval_request"), _) if entry.item_id not in superseded:
+                events.extend(_hosted(entry, results))
     if events:
         events.append(ConversationItemCreate(item=Item.system_text(CONTINUES)))
     return events
@@ -62,3 +65,11 @@ def _message(entry: Entry, wordless: Mapping[str, bytes]) -> list[ClientEvent]:
     if make is None or not text or text == CONTINUES:
         return []
     return [ConversationItemCreate(item=make(text, id=entry.item_id))]
+
+
+def _hosted(entry: Entry, results: Mapping[str, str | None]) -> list[ClientEvent]:
+    """A call that the server made itself, or asked for: as a call of ours, since none of its own can be created."""
+    call_id = entry.call_id or entry.item_id
+    call = Item.function_call(call_id, entry.name, entry.arguments, id=entry.item_id)
+    output = Item.function_call_output(call_id, results.get(call_id) or results.get(entry.item_id) or NEVER_RUN)
+    return [ConversationItemCreate(item=call), ConversationItemCreate(item=output)]
