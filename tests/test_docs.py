@@ -41,6 +41,7 @@ from trio_voice.events import EVENT_NAMES
 from trio_voice.function_tools import FunctionTool
 from trio_voice.protocol.history import HistoryItem
 from trio_voice.session import RealtimeSession
+from trio_voice.tape import TAPE_BLOCKS
 from trio_voice.tracker import ConversationTurn, DeviceMetrics, SessionMetrics, TranscriptLine
 from trio_voice.usage import TokenUsage
 
@@ -254,6 +255,7 @@ def test_the_table_of_channels_says_the_capacities() -> None:
         "control": f"{channels.CONTROL_CAPACITY} items",
         "playback": f"{channels.PLAYBACK_CAPACITY} items",
         "reference": f"{REFERENCE_BLOCKS} blocks",
+        "tape": f"{TAPE_BLOCKS} blocks",
         "tool calls": f"{channels.TOOL_CAPACITY} items",
         "MCP calls": f"{mcp_tools.CALLS_CAPACITY} items for each",
         "checks": f"{channels.CHECK_CAPACITY} items",
@@ -263,7 +265,7 @@ def test_the_table_of_channels_says_the_capacities() -> None:
 
 
 def test_every_counter_of_drops_is_explained() -> None:
-    session = (ROOT / "src/trio_voice/session.py").read_text(encoding="utf-8")
+    session = (ROOT / "src/trio_voice/session_figures.py").read_text(encoding="utf-8")
     counters = set(re.findall(r'dropped\["(\w+)"\]', session)) | {"frames", "events"}
     rows = table_under("docs/reference/channels.md", "Where drops are counted")
     assert {row[0] for row in rows} == counters
@@ -342,7 +344,7 @@ def test_every_quantity_that_is_named_exists(page: str) -> None:
 def test_every_dependency_has_its_reason() -> None:
     page = prose_of("docs/discussion/dependencies.md")
     declared = re.findall(r'^ +"([A-Za-z][\w-]*)[=<>~]', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.M)
-    declared += ["pocketsphinx", "espeakng-loader", "pywebrtc-audio"]
+    declared += ["pocketsphinx", "espeakng-loader", "pywebrtc-audio", "opentelemetry-api"]
     assert len(declared) > 20
     for name in declared:
         assert f"| {name} |" in page, f"why is {name} there?"

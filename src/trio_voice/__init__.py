@@ -14,8 +14,8 @@ The signal path, in the order in which sound travels:
     session        all of it together: start reading there
 
 Around it: `protocol/` (the Realtime API without I/O), `agent`, `agent_settings`, `function_tools`, `config`, `events`,
-`errors`, `channels` (the channel table), `tracker`, `journal`, `picture/`; `server/` (the same protocol from the other
-side), `testing/`, `cli`, `demo/`.
+`errors`, `channels` (the channel table), `tracker`, `logs`, `loop_watch`, `journal`, `picture/`; `server/` (the same
+protocol from the other side), `testing/`, `cli`, `demo/`.
 """
 
 from __future__ import annotations
@@ -69,11 +69,13 @@ if TYPE_CHECKING:
     )
     from trio_voice.protocol.history import HistoryItem as HistoryItem
     from trio_voice.usage import Prices as Prices, TokenUsage as TokenUsage
+    from trio_voice.loop_watch import LoopWatch as LoopWatch
     from trio_voice.errors import (
         ConfigError as ConfigError,
         DeviceError as DeviceError,
         EngineMissing as EngineMissing,
         HistoryError as HistoryError,
+        JournalError as JournalError,
         McpServerError as McpServerError,
         SessionEnded as SessionEnded,
         ToolArgumentsError as ToolArgumentsError,
@@ -112,11 +114,13 @@ _PUBLIC = {
     "tracker": ("ConversationTracker", "ConversationTurn", "SessionMetrics", "ToolUse", "TranscriptLine"),
     "protocol.history": ("HistoryItem",),
     "usage": ("Prices", "TokenUsage"),
+    "loop_watch": ("LoopWatch",),
     "errors": (
         "ConfigError",
         "DeviceError",
         "EngineMissing",
         "HistoryError",
+        "JournalError",
         "McpServerError",
         "SessionEnded",
         "ToolArgumentsError",

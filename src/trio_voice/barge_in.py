@@ -36,6 +36,8 @@ class Speaking:
     """The connection that it is made on: another's server knows nothing of it."""
     item_ids: list[str] = attrs.Factory(list)
     """Its messages."""
+    begun: bool = False
+    """A piece of its voice or text has come."""
     done: bool = False
     """The server will send no more of it."""
     played: bool = False
@@ -119,7 +121,8 @@ class BargeIn:
             self._cut_server_s_record(
                 news.positions, unheard_items=unheard_items, cancel=active and not interrupted.cancelled_there
             )
-        self.tracker.agent_played(self.outbox.now, sum(position.heard_ms for position in news.positions))
+        heard_ms = sum(position.heard_ms for position in news.positions)
+        self.tracker.agent_played(self.outbox.now, heard_ms, news.underruns)
         self._cut_record(news.positions, unheard_items)
         if active or news.discarded_ms > 0:
             self._report(news, cause)

@@ -7,8 +7,6 @@ no tool of it begins, and the model is told exactly what was heard.
 
 from __future__ import annotations
 
-import math
-
 import attrs
 import trio
 
@@ -35,6 +33,7 @@ from trio_voice.channels import (
     TurnStarted,
     VoiceHeard,
     at_hand,
+    receive_until,
 )
 from trio_voice.commands import Commands
 from trio_voice.config import SessionState
@@ -65,6 +64,7 @@ from trio_voice.tool_calls import ToolCalls
 from trio_voice.tool_items import ToolItem
 from trio_voice.tool_offer import ToolOffer
 from trio_voice.transcripts import Transcripts
+from trio_voice.turn_reports import tell_turns_over
 from trio_voice.usage import of_transcription
 from trio_voice.user_turn import UserTurn
 from trio_voice.utterances import Utterances
@@ -100,7 +100,7 @@ async def run(
     try:
         with inbox:
             while True:
-                item = await _receive(inbox, conductor.deadline)
+                item = await receive_until(inbox, conductor.deadline)
                 conductor.take(item) if item is not None else conductor.look()
                 for waiting in at_hand(inbox):
                     conductor.take(waiting)
@@ -108,15 +108,6 @@ async def run(
         pass
     finally:
         outbox.close()
-
-
-async def _receive(inbox: trio.MemoryReceiveChannel[InboxItem], deadline: float) -> InboxItem | None:
-    """The next item; None when `deadline` comes first."""
-    if deadline == math.inf:
-        return await inbox.receive()
-    with trio.move_on_at(deadline):
-        return await inbox.receive()
-    return None
 
 
 @attrs.define(eq=False)
@@ -265,6 +256,8 @@ class _Conductor:
                 self._speak_of_tools()
         if self.detection.held and self.view.connected and not self.user.uninterruptible and not self.user.is_speaking:
             self.asking.release()
+        if self.view.tracker.has_turns_over and not self.barge_in.under_way:
+            tell_turns_over(self.view, self.outbox.fan_out, self.outbox.now)
         self.guarding.ask()
         self.initiative.watch()
         if self.view.history.changes:
@@ -338,6 +331,7 @@ class _Conductor:
 
     def _move_to(self, news: LinkUp) -> None:
         self.epoch, self.resumption.remembers = news.epoch, news.remembers
+        self.view.log_context.epoch = news.epoch
         self.barge_in.epoch = 0
         self.outbox.connect(news.control)
         self.utterances.connect(news.sent)
@@ -369,7 +363,8 @@ class _Conductor:
         self.barge_in.epoch = self.epoch
         self.detection.connected()
         self.view.session_id = session_id
-        log.info("session.connected", session=session_id, resumed=resumed)
+        self.view.log_context.session = self.view.log_context.session or session_id
+        log.info("session.connected", server_session=session_id, resumed=resumed)
         self.outbox.emit(events.Connected(at=self.outbox.now, session_id=session_id, resumed=resumed))
         if resumed:
             self._resume_conversation()
@@ -390,6 +385,7 @@ class _Conductor:
     def _agent_changed(self) -> None:
         """Another agent is in charge: what listens, judges and runs goes by its settings."""
         agent = self.user.agent = self.microphone.agent = self.in_charge.agent
+        self.view.log_context.agent = agent.name
         self.initiative.follow(agent)
         self.user.judge.follow(agent.interruption, agent.turn_detection)
         self.offer.agent_changed(self.answers.newest_turn)
@@ -420,10 +416,8 @@ class _Conductor:
             self.guarding.begun(turn)
         self.in_charge.has_spoken |= isinstance(event, VOICE)
         if isinstance(event, on.ResponseOutputAudioDelta):  # first: by far the most frequent
-            if turn is not None and turn > self.barge_in.floor and self.outbox.fan_out.wants_audio:
-                self.outbox.emit(
-                    events.ResponseAudio(at=self.outbox.now, turn=turn, item_id=event.item_id, pcm=event.delta)
-                )
+            if turn is not None and turn > self.barge_in.floor:
+                self.answers.voice(turn, event)
             return
         self.outbox.confirm(event)
         entry = self.view.history.apply(event)
@@ -473,6 +467,8 @@ class _Conductor:
             case on.ResponseOutputItemAdded():
                 if turn is not None and event.item.type == "message" and event.item.id:
                     self.answers.item_added(turn, event.item.id)
+            case on.ResponseOutputTextDelta() if turn is not None and turn > self.barge_in.floor:
+                self.answers.piece(turn)
             case on.ConversationItemAdded() | on.ConversationItemCreated():
                 self.tools.ledger.arrived(event.item.call_id or event.item.id or "")
             case on.ResponseOutputAudioDone():

@@ -265,6 +265,7 @@ async def _live(
                 send = partial(
                     uplink.run, sent=connection.sent, input_format=link.audio_input.format, statistics=link.uplink
                 )
+                send = partial(send, fan_out=link.fan_out)
                 nursery.start_soon(send, opened, control_items, frames)
                 task_status.started(control)
                 receive = partial(

@@ -1,8 +1,9 @@
-"""The command line: `trio-voice demo | talk | serve | devices | doctor`. Options and help here, the work beside it.
+"""The command line: `trio-voice demo | talk | replay | serve | devices | doctor`. Options here, the work beside it.
 
 running.py   from a command to an exit status: signals, errors
 talking.py   talk      writing.py   talk --text
 serving.py   serve     sound_check.py   devices --test
+replaying.py replay
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ def main(log_level: str) -> None:
       trio-voice demo               hear two parties talk; needs no key, no network, no sound card
       trio-voice talk               talk to an agent yourself, in your own voice
       trio-voice talk --text        ... in writing
+      trio-voice replay FILE        a conversation again, from its journal
       trio-voice devices --test     whether microphone and loudspeaker work
       trio-voice doctor             what is missing here, and how to get it
 
@@ -99,6 +101,10 @@ def demo(out: Path, url: str | None) -> None:
 @click.option("--text", is_flag=True, help="Write in place of speaking: a line is a message. Ends with the input.")
 @click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="End by itself after this long.")
 @click.option("--summary", type=click.Path(dir_okay=False, path_type=Path), help="A file for the summary, as JSON.")
+@click.option(
+    "--journal", type=click.Path(dir_okay=False, path_type=Path), help="A file for every event; `replay` shows it."
+)
+@click.option("--journal-sound", is_flag=True, help="Keep the sound in the journal too: yours and the agent's.")
 @click.pass_context
 def talk(context: click.Context, /, **options: Any) -> None:
     """Talk to an agent: your microphone, your loudspeaker, a live transcript.
@@ -119,11 +125,37 @@ def talk(context: click.Context, /, **options: Any) -> None:
       trio-voice talk --url ws://127.0.0.1:8765/v1/realtime
       trio-voice talk --azure RESOURCE --model DEPLOYMENT --api-key KEY
     """
+    if options["journal_sound"] and options["journal"] is None:
+        raise click.UsageError("--journal-sound says what --journal FILE is to keep; give the file.")
     if options["text"] and options["mic"]:
         raise click.UsageError("--text is without a microphone; leave out one of --text and --mic.")
     source = context.get_parameter_source("api_key")
     options["key_from_environment"] = source is click.core.ParameterSource.ENVIRONMENT
     running.run(partial(talk_to_agent, options, Console()))
+
+
+@main.command()
+@click.argument("journal", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="A folder for the picture and the sound.")
+@click.option("--play", is_flag=True, help="Play both sides, in real time. Needs a journal with sound.")
+@click.option("--speaker", metavar="DEVICE|FILE.wav", help="With --play: where. Default: the default one.")
+def replay(journal: Path, **options: Any) -> None:
+    """Show a conversation again from its journal: who said what and when, what was heard of it, what the tools did.
+
+    The journal is what `talk --journal FILE`, `demo` and `trio_voice.journal.write` leave. With --out the folder gets
+    timeline.svg, and conversation.wav where the journal has sound.
+
+    \b
+    Examples:
+      trio-voice replay demo-out/journal.jsonl
+      trio-voice replay talk.jsonl --out talk
+      trio-voice replay talk.jsonl --play
+    """
+    if options["speaker"] is not None and not options["play"]:
+        raise click.UsageError("--speaker says where --play is to be heard; add --play.")
+    from trio_voice.cli import replaying
+
+    running.run(partial(replaying.replay, journal, options, Console()))
 
 
 @main.command()

@@ -17,6 +17,7 @@ import attrs
 import trio
 from rich.console import Console
 
+from trio_voice import journal
 from trio_voice.agent import RealtimeAgent
 from trio_voice.cli import writing
 from trio_voice.cli.running import Ending
@@ -67,19 +68,22 @@ async def talk(options: dict[str, Any], console: Console, ending: Ending) -> Non
         page = session.events(protocol=True, audio=True) if in_writing else None
         entered = False
         try:
-            async with trio.open_nursery() as screen, session:
-                entered = ending.is_normal = True
-                with trio.move_on_after(options["seconds"] or float("inf")):
-                    if page is not None:
-                        _say_connected(connection, console)
-                        await writing.converse(session, page, console)
-                    else:
-                        show = partial(view.show, session, console=console, title=connection.url, levels=levels)
-                        await screen.start(_show_to_the_end, show, ending)
-                        await session.start_listening()
-                        if not console.is_terminal:  # there the view says so
+            async with trio.open_nursery() as beside:
+                if options["journal"] is not None:
+                    await beside.start(_keep_journal_to_the_end, session, options)
+                async with session:
+                    entered = ending.is_normal = True
+                    with trio.move_on_after(options["seconds"] or float("inf")):
+                        if page is not None:
                             _say_connected(connection, console)
-                        await trio.sleep_forever()
+                            await writing.converse(session, page, console)
+                        else:
+                            show = partial(view.show, session, console=console, title=connection.url, levels=levels)
+                            await beside.start(_show_to_the_end, show, ending)
+                            await session.start_listening()
+                            if not console.is_terminal:  # there the view says so
+                                _say_connected(connection, console)
+                            await trio.sleep_forever()
         finally:
             if entered:
                 _tell(session.summary(), options["summary"], console)
@@ -93,6 +97,16 @@ async def _show_to_the_end(show: Any, ending: Ending, *, task_status: trio.TaskS
     """Shielded, as the last words come when the session ends; with it `show` ends by itself."""
     with trio.CancelScope(shield=True), ending.keys_unseen():
         await show(task_status=task_status)
+
+
+async def _keep_journal_to_the_end(
+    session: RealtimeSession, options: dict[str, Any], *, task_status: trio.TaskStatus[None]
+) -> None:
+    """Shielded likewise."""
+    path: Path = options["journal"]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with trio.CancelScope(shield=True):
+        await journal.write(session, path, sound=options["journal_sound"], task_status=task_status)
 
 
 async def _local_connection(options: dict[str, Any], stack: AsyncExitStack, console: Console) -> ConnectionOptions:
