@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import attrs
 
 from trio_voice.audio import AudioFormat
+from trio_voice.dialects import DIALECTS, Dialect, dialect_named
 from trio_voice.errors import ConfigError
 
 
@@ -57,6 +58,8 @@ class ConnectionState(enum.Enum):
     CONNECTED = "connected"
     RECONNECTING = "reconnecting"
 
+
+OPENAI_HOST = urlsplit(DIALECTS["openai"].url).hostname
 
 EchoPolicy: TypeAlias = Literal["off", "gate", "aec"]
 
@@ -190,12 +193,14 @@ class InterruptionPolicy:
 class ConnectionOptions:
     """Where the server is and how long to wait for it."""
 
-    url: str = "wss://api.openai.com/v1/realtime"
-    model: str | None = "gpt-realtime-2.1"
+    dialect: Dialect | None = attrs.field(default=None, converter=dialect_named)
+    """Which kind of server, by name (see `dialects.py`), or a row of your own. None: OpenAI at its own address,
+    elsewhere a server that has all of the protocol."""
+    url: str = attrs.Factory(lambda self: (self.dialect or DIALECTS["openai"]).url, takes_self=True)
+    model: str | None = attrs.Factory(lambda self: (self.dialect or DIALECTS["openai"]).model, takes_self=True)
     """Sent as the `model` parameter of the URL; `None` leaves the URL as it is."""
     api_key: str | None = attrs.field(default=None, repr=False)
-    """Sent as a bearer token; with `azure=True` in the `api-key` header."""
-    azure: bool = False
+    """Shown as the dialect has it: mostly as a bearer token."""
     headers: tuple[tuple[str, str], ...] = attrs.field(default=(), repr=False)
     auto_reconnect: bool = True
     """After a loss that may pass. The first connection is not retried: its failure is the application's to see."""
@@ -208,7 +213,7 @@ class ConnectionOptions:
     """How long before the server's own limit a new connection takes over, between two turns (rotation)."""
     response_timeout_ms: int = attrs.field(default=30_000, validator=_in_range(100, 600_000, "30000 is usual"))
     """An answer that was promised and of which nothing comes for this long means that the server hangs."""
-    native_resume: bool = False
+    native_resume: bool = attrs.Factory(lambda self: bool(self.dialect and self.dialect.native_resume), takes_self=True)
     """The server keeps a conversation whose connection was lost and takes it up again by its id (xAI does): a new
     connection asks for it with `conversation_id`, and is told only what the server has not confirmed."""
     connect_timeout_ms: int = attrs.field(default=10_000, validator=_in_range(10, 120_000, "10000 is usual"))
@@ -217,7 +222,16 @@ class ConnectionOptions:
     """A ping not answered in this time, with nothing else received, means that the connection is dead. While a turn is
     in progress both are two seconds at most."""
 
+    @property
+    def server(self) -> Dialect:
+        """What is known of the server that this leads to."""
+        if self.dialect is not None:
+            return self.dialect
+        return DIALECTS["openai" if urlsplit(self.url).hostname == OPENAI_HOST else "trio-voice"]
+
     def __attrs_post_init__(self) -> None:
+        if "{" in self.url:
+            raise ConfigError(f"url={self.url!r} is a pattern: pass a url in which the part in braces is filled in")
         if not self.url.startswith(("ws://", "wss://")):
             raise ConfigError(f"url={self.url!r} is not a WebSocket address; it must begin with ws:// or wss://")
         try:
@@ -226,3 +240,5 @@ class ConnectionOptions:
             named = False
         if not named:
             raise ConfigError(f"url={self.url!r} names no host or no possible port; it looks like ws://HOST:PORT/PATH")
+        if self.server.needs_model and self.model is None and "model=" not in urlsplit(self.url).query:
+            raise ConfigError(f"dialect {self.server.name!r} needs a model: pass model=…")

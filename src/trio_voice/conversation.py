@@ -37,7 +37,7 @@ from trio_voice.channels import (
     at_hand,
 )
 from trio_voice.commands import Commands
-from trio_voice.config import SessionState
+from trio_voice.config import ConnectionOptions, SessionState
 from trio_voice.conversation_view import ConversationView
 from trio_voice.errors import ConfigError
 from trio_voice.interruption import InterruptionJudge, as_told
@@ -45,6 +45,7 @@ from trio_voice.logs import log
 from trio_voice.microphone_gate import MicrophoneGate
 from trio_voice.outbox import Outbox
 from trio_voice.protocol import (
+    ClientEvent,
     ResponseCreate,
     ServerEvent,
     SessionUpdate,
@@ -72,14 +73,17 @@ async def run(
     view: ConversationView,
     agent: RealtimeAgent,
     config: SessionConfig,
-    native_resume: bool = False,
+    connection: ConnectionOptions | None = None,
 ) -> None:
-    """Conduct until `inbox` is closed. `native_resume`: the server keeps the conversation through a loss.
+    """Conduct until `inbox` is closed. `connection`: what its server can, and whether that keeps the conversation
+    through a loss.
 
     Raises: `ConfigError` when the server refuses the configuration.
     Closes: its sending ends, and every event stream.
     """
-    outbox = Outbox(playback, tool_calls, fan_out, unconfirmed={} if native_resume else None)
+    connection = connection or ConnectionOptions()
+    unconfirmed: dict[str, ClientEvent] | None = {} if connection.native_resume else None
+    outbox = Outbox(playback, tool_calls, fan_out, unconfirmed=unconfirmed, dialect=connection.server)
     detection = ServerDetection(as_told(agent.interruption, agent.turn_detection))
     barge_in = BargeIn(outbox, view.history, view.tracker, detection)
     microphone, tools = MicrophoneGate(outbox, view, agent), ToolCalls(outbox, view.tracker, barge_in)

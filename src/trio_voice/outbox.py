@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from trio_voice import events
 from trio_voice.channels import EventFanOut, PlaybackItem, Send, SetMicrophone, ToolItem, UplinkItem, offer
+from trio_voice.dialects import DIALECTS, Dialect
 from trio_voice.logs import log
 from trio_voice.protocol import (
     ClientEvent,
@@ -39,6 +40,7 @@ class Outbox:
     unconfirmed: dict[str, ClientEvent] | None = None
     """Where the server keeps the conversation: changes of its items that it has not confirmed, by what confirms them.
     None: it does not, and a resume tells it everything."""
+    dialect: Dialect = DIALECTS["trio-voice"]
     _created: int = 0
 
     @property
@@ -51,7 +53,12 @@ class Outbox:
         return self.playback is not None
 
     def send(self, event: ClientEvent) -> None:
-        """To the server of this connection. In an outage it is dropped: a resume restores from the record instead."""
+        """To the server of this connection. In an outage it is dropped: a resume restores from the record instead.
+
+        What the server does not understand is not sent: the record is right without it.
+        """
+        if not self.dialect.takes(event):
+            return
         if self.unconfirmed is not None:
             event = self._to_be_confirmed(event, self.unconfirmed)
         if not self.is_open:

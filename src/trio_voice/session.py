@@ -87,15 +87,17 @@ class RealtimeSession:
         `capture_filters` see the microphone's frames after what `audio_input` asks for, and before they are sent;
         `playback_filters` see the blocks that the speaker takes.
 
-        Raises: `ConfigError` for an echo policy without what it needs.
+        Raises: `ConfigError` for an echo policy without what it needs, and for what the server cannot do.
 
         For tests: `open_stream` makes the byte stream of each connection in place of the network; `wall_clock` tells
         the date, against which a server's session limit is read; `rng` spreads the attempts to reconnect.
         """
         self.agent = agent
         self.connection = connection or ConnectionOptions()
-        self.audio_input = audio_input or AudioInputConfig()
-        self.audio_output = audio_output or AudioOutputConfig()
+        server = self.connection.server
+        self.audio_input = audio_input or AudioInputConfig(sample_rate_hz=server.input_rate_hz)
+        self.audio_output = audio_output or AudioOutputConfig(sample_rate_hz=server.output_rate_hz)
+        server.check(agent.session_config(self.audio_input, self.audio_output))
         self._microphone = microphone if agent.can(AgentCapability.VOICE_INPUT) else None
         self._speaker = speaker if agent.can(AgentCapability.VOICE_OUTPUT) else None
         self._capture_filters, self._playback_filters = tuple(capture_filters), tuple(playback_filters)
@@ -201,7 +203,7 @@ class RealtimeSession:
                         view=self._view,
                         agent=self.agent,
                         config=self.agent.session_config(self.audio_input, self.audio_output),
-                        native_resume=self.connection.native_resume,
+                        connection=self.connection,
                     )
                 )
                 nursery.start_soon(supervisor.run, self._link)

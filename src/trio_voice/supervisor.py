@@ -174,7 +174,8 @@ async def _until_lost_or_rotated(link: Link, current: _Connection, connections: 
 def _lifetime_s(link: Link, connection: _Connection) -> float | None:
     """How long the server will let this connection live; None when it does not say, or the clocks do not agree."""
     if connection.configuration.expires_at is None:
-        return None
+        limit_min = link.options.server.session_limit_min
+        return None if limit_min is None else connection.opened_at + 60 * limit_min - trio.current_time()
     lifetime_s = connection.configuration.expires_at - link.wall_clock()
     if lifetime_s < SHORTEST_LIFETIME_S:
         log.warning("rotation.impossible", lifetime_s=lifetime_s, advice="is the clock of this machine right?")
@@ -262,9 +263,8 @@ async def _live(
                 is_open = True
                 playback = link.playback.clone() if link.playback is not None else None
                 frames = link.frames.clone() if link.frames is not None else None
-                send = partial(
-                    uplink.run, sent=connection.sent, input_format=link.audio_input.format, statistics=link.uplink
-                )
+                send = partial(uplink.run, sent=connection.sent, dialect=link.options.server)
+                send = partial(send, input_format=link.audio_input.format, statistics=link.uplink)
                 nursery.start_soon(send, opened, control_items, frames)
                 task_status.started(control)
                 receive = partial(
@@ -295,12 +295,16 @@ def address_of(options: ConnectionOptions, conversation_id: str = "") -> wire.Ad
         url += ("&" if "?" in url else "?") + f"model={quote(options.model)}"
     if conversation_id:
         url += ("&" if "?" in url else "?") + f"conversation_id={quote(conversation_id)}"
-    headers = list(options.headers)
+    headers, protocols = list(options.headers), []
     if options.api_key:
-        headers.append(
-            ("api-key", options.api_key) if options.azure else ("Authorization", f"Bearer {options.api_key}")
-        )
-    return wire.Address(url, headers)
+        match options.server.auth:
+            case "bearer":
+                headers.append(("Authorization", f"Bearer {options.api_key}"))
+            case "api-key":
+                headers.append(("api-key", options.api_key))
+            case "subprotocol":
+                protocols = ["realtime", f"openai-insecure-api-key.{options.api_key}"]
+    return wire.Address(url, headers, protocols)
 
 
 def _first(group: BaseExceptionGroup[WireLost]) -> WireLost:

@@ -104,3 +104,34 @@ def missing(expected: Any, actual: Any, path: str = "$") -> list[str]:
         pairs = enumerate(zip(expected, actual, strict=True))
         return [found for n, (a, b) in pairs for found in missing(a, b, f"{path}[{n}]")]
     return [] if expected == actual else [path]
+
+
+# --- the beta ---------------------------------------------------------------------------------------------------------
+
+
+def missing_from_beta(text: str, *, pcm_name: str = "pcm16") -> list[str]:
+    """What in a client's frame the package's types of the beta do not have, or read otherwise."""
+    from openai.types.beta.realtime import RealtimeClientEvent as BetaClientEvent
+
+    fields = json.loads(text)
+    models = {
+        get_args(model.model_fields["type"].annotation)[0]: model for model in get_args(get_args(BetaClientEvent)[0])
+    }
+    for name in ("input_audio_format", "output_audio_format"):  # Qwen's name of the same thing
+        if fields.get("session", {}).get(name) == pcm_name:
+            fields["session"][name] = "pcm16"
+    for tool in fields.get("session", {}).get("tools") or []:  # as nested as Qwen has them
+        tool.update(tool.pop("function", {}))
+    understood = _adapter(models[fields["type"]]).validate_python(fields)
+    assert isinstance(understood, BaseModel)
+    extra = _unknown_fields(understood)
+    return extra + missing(fields, understood.model_dump(mode="json", exclude_unset=True))
+
+
+def _unknown_fields(value: Any) -> list[str]:
+    if isinstance(value, BaseModel):
+        found = [f"{type(value).__name__}.{name}" for name in value.model_extra or {}]
+        return found + [deep for name in type(value).model_fields for deep in _unknown_fields(getattr(value, name))]
+    if isinstance(value, list):
+        return [deep for element in value for deep in _unknown_fields(element)]
+    return []

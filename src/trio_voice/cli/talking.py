@@ -111,21 +111,28 @@ def _remote_connection(options: dict[str, Any]) -> ConnectionOptions | None:
     Raises: `ConfigError` where they contradict each other, or a key would travel in the clear.
     """
     url, key, model, azure = options["url"], options["api_key"], options["model"], options["azure"]
+    dialect = options["dialect"]
     named = [flag for flag, given in (("--url", url), ("--azure", azure), ("--local", options["local"])) if given]
     if len(named) > 1:
         raise ConfigError(f"{' and '.join(named)} each name a server; give one of them")
+    if dialect and (azure or options["local"]):
+        raise ConfigError(f"{named[0]} says which dialect it is; leave out --dialect")
     if azure:
         if not (key and model):
             raise ConfigError("--azure needs --model (the name of the deployment) and --api-key, or OPENAI_API_KEY")
         host = azure if "." in azure else f"{azure}.openai.azure.com"
-        return ConnectionOptions(url=f"wss://{host}/openai/v1/realtime", model=model, api_key=key, azure=True)
+        return ConnectionOptions(url=f"wss://{host}/openai/v1/realtime", model=model, api_key=key, dialect="azure")
     if url:
         if key and options["key_from_environment"] and _in_the_clear(url):
             raise ConfigError(
                 f"OPENAI_API_KEY would go to {urlsplit(url).hostname} unencrypted: use wss://, "
                 "or name the key for this server with --api-key"
             )
-        return ConnectionOptions(url=url, model=model, api_key=key)
+        return ConnectionOptions(url=url, model=model, api_key=key, dialect=dialect)
+    if dialect:
+        key = key if not options["key_from_environment"] or dialect == "openai" else None  # it is OpenAI's key
+        chosen = {} if model is None else {"model": model}
+        return ConnectionOptions(dialect=dialect, api_key=key, **chosen)
     if key and not options["local"]:
         return ConnectionOptions(url=OPENAI_URL, model=model or OPENAI_MODEL, api_key=key)
     return None

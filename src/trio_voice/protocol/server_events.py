@@ -147,6 +147,16 @@ class ConversationItemInputAudioTranscriptionCompleted(
     languages: Any = UNSET
 
 
+class ConversationItemInputAudioTranscriptionUpdated(
+    ServerEvent, frozen=True, kw_only=True, tag="conversation.item.input_audio_transcription.updated"
+):
+    """The user's words so far, all of them, in place of those told before (xAI)."""
+
+    item_id: str
+    content_index: int = 0
+    transcript: str = ""
+
+
 class ConversationItemInputAudioTranscriptionFailed(
     ServerEvent, frozen=True, kw_only=True, tag="conversation.item.input_audio_transcription.failed"
 ):
@@ -465,3 +475,6 @@ BETA_SERVER_EVENTS: tuple[type[ServerEvent], ...] = (
     ResponseAudioTranscriptDelta,
     ResponseAudioTranscriptDone,
 )
+
+OTHER_SERVER_EVENTS: tuple[type[ServerEvent], ...] = (ConversationItemInputAudioTranscriptionUpdated,)
+"""Of servers other than OpenAI's."""

@@ -77,6 +77,7 @@ class Connection:
             session_id=outbox.ids.new("sess"),
             model=model,
             expires_at=int(settings.wall_clock() + settings.session_limit_s),
+            rates_hz=(settings.dialect.input_rate_hz, settings.dialect.output_rate_hz),
         )
         self._user = UserAudio(brain, outbox, nursery, self._items, self._session, self)
         outbox.emit(SessionCreated(session=self._session))
@@ -84,6 +85,12 @@ class Connection:
     async def handle(self, raw: str | bytes) -> None:
         """Carry out one frame. Waits for nothing; only a long append lets other tasks run in between."""
         event = decode_client_event(raw, max_bytes=MAX_FRAME_BYTES)
+        if isinstance(event, ClientEvent):
+            try:
+                event, raw = self._outbox.played.understood(sent := event, raw)
+            except Refused as refused:
+                self.report(refused, sent.event_id or None)
+                return
         if isinstance(event, UnknownEvent):
             message = f"Invalid value: '{event.type}'. It is no client event of the Realtime protocol."
             self.report(Refused(message, param="type"))

@@ -17,6 +17,7 @@ from trio_voice.protocol.server_events import ErrorEvent
 from trio_voice.server.brain import Brain
 from trio_voice.server.connection import Connection
 from trio_voice.server.outbox import Ids, Outbox
+from trio_voice.server.played import PlayedDialect
 from trio_voice.server.server_settings import ServerSettings
 
 LAST_WORDS_S = 0.5
@@ -46,7 +47,7 @@ async def converse(
 
     Cancellation: ends the session at once; the caller closes the socket.
     """
-    outbox = Outbox(Ids(settings.rng))
+    outbox = Outbox(Ids(settings.rng), PlayedDialect(settings.dialect))
     ending = CLIENT_LEFT
     sent_all = trio.Event()
 

@@ -9,12 +9,20 @@ from typing import Any
 
 import attrs
 
+from trio_voice.dialects import DIALECTS, Dialect, dialect_named
+
 DEFAULT_MODEL = "trio-voice-local"
 
 
 def _positive(_: object, attribute: Any, value: float | None) -> None:
     if value is not None and value <= 0:
         raise ValueError(f"{attribute.name}={value} must be more than 0")
+
+
+def _row(given: str | Dialect) -> Dialect:
+    row = dialect_named(given)
+    assert row is not None
+    return row
 
 
 @attrs.frozen
@@ -32,3 +40,5 @@ class ServerSettings:
     rng: random.Random = attrs.Factory(random.Random)
     """Where ids come from."""
     max_connections: int = 64
+    dialect: Dialect = attrs.field(default=DIALECTS["trio-voice"], converter=_row)
+    """Which server it plays, by name or as a row: its shape, what it lacks, what it does not tell."""
