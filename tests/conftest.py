@@ -1,11 +1,14 @@
-"""Profiles of the property tests: `pytest --hypothesis-profile long` looks a hundred times harder.
+"""Every event of every test is validated (`every_event.py`); and the profiles of the property tests.
 
-`hundred-thousand` is for one test at a time, without a limit of time: `--timeout 0`.
+`pytest --hypothesis-profile long` looks a hundred times harder; `hundred-thousand` is for one test at a time, without a
+limit of time: `--timeout 0`.
 """
 
 from __future__ import annotations
 
 from hypothesis import Phase, settings
+
+from every_event import every_event_is_valid as every_event_is_valid
 
 QUICK_PHASES = (Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink)
 """Without `explain`, which traces every line and makes a conversation ten times slower."""

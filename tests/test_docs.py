@@ -2,7 +2,7 @@
 
 What is done with a ```python block is said in a comment on the line before it, words apart by commas:
 
-    <!-- same as docs/examples/embedding.py -->   the block is that file, to the letter
+    <!-- same as examples/text_only.py -->      the block is that file, to the letter
     <!-- save shop.py -->                         written to the page's folder, for the blocks that follow
     <!-- run -->                                  run as a program in that folder; exit status 0
     <!-- run with the local server -->            the same; needs the offline speech stack (marker `speech`)
@@ -50,7 +50,7 @@ _FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\(([^)\s]+)\)|\bsrc=\"([^\"]+)\"")
 _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 _QUOTED_CELL = re.compile(r"^`([^`]*)`$")
-_PATH = re.compile(r"(?:src|tests|docs|scripts|benchmarks)/[\w./-]+")
+_PATH = re.compile(r"(?:src|tests|docs|scripts|benchmarks|examples)/[\w./-]+")
 _OTHER_MACHINE = re.compile(r"(?<![\w.])/(?:work|home|root|Users)\b")
 
 
@@ -148,7 +148,7 @@ def test_a_copy_of_a_file_is_that_file(block: Block, path: str) -> None:
 
 
 def test_the_readme_shows_the_example() -> None:
-    assert ("README.md", "docs/examples/embedding.py") in [(block.page, path) for block, path in COPIES]
+    assert ("README.md", "examples/text_only.py") in [(block.page, path) for block, path in COPIES]
 
 
 DONE = [block for block in BLOCKS if any(word.startswith(("run", "test")) for word in block.doing)]

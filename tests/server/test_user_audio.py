@@ -206,6 +206,7 @@ async def test_clearing_forgets_the_utterance_in_progress(autojump_clock: MockCl
         ({"type": "audio/pcm", "rate": 48_000}, 48_000),
     ],
 )
+@pytest.mark.other_shapes("OpenAI has no other rate than 24,000; others do")
 async def test_turns_are_found_in_every_format(
     wire_format: dict[str, Any], rate_hz: int, autojump_clock: MockClock
 ) -> None:

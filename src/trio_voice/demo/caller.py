@@ -74,7 +74,7 @@ async def converse(
     """Say every line of `script` at its moment; returns when the last answer has been heard. Fills `spoken`."""
     words = texts()
     rate_hz = session.audio_input.sample_rate_hz
-    recordings = {line.name: _recording(line.name, rate_hz) for line in script}
+    recordings = {line.name: recording(line.name, rate_hz) for line in script}
     stream = session.events()
     await session.start_listening()
     await _until_answered(session, stream)
@@ -108,7 +108,8 @@ async def _until_answered(session: RealtimeSession, stream: EventStream) -> None
                 return
 
 
-def _recording(name: str, rate_hz: int) -> Samples:
+def recording(name: str, rate_hz: int) -> Samples:
+    """One of the recorded lines."""
     with resources.as_file(resources.files(__package__) / "caller" / f"{name}.wav") as path:
         return read_wav(path, rate_hz)
 

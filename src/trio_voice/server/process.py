@@ -15,9 +15,12 @@ from contextlib import asynccontextmanager
 import attrs
 import trio
 
+from trio_voice.config import ConnectionOptions
 from trio_voice.errors import TrioVoiceError
 
 START_TIMEOUT_S = 60.0
+LOADING_MS = 60_000
+"""A local server listens at once, and answers when its engines are loaded."""
 STOP_TIMEOUT_S = 0.5
 """It keeps nothing that a kill could lose; and while its engines load it cannot stop by itself."""
 LAST_WORDS_S = 0.5
@@ -52,6 +55,23 @@ async def local_server(arguments: Sequence[str] = ()) -> AsyncIterator[str]:
         raise _cause(group) from None
     finally:
         await _stop(process)
+
+
+@asynccontextmanager
+async def server_at_hand() -> AsyncIterator[ConnectionOptions]:
+    """Some server, for a program that takes any: the one named in `TRIO_VOICE_URL`, OpenAI where `OPENAI_API_KEY` is
+    set, else a local one for as long as the block lasts.
+
+    Raises: `ConfigError` for an address that is none; `TrioVoiceError` when the local server does not start.
+    """
+    url, key = os.environ.get("TRIO_VOICE_URL"), os.environ.get("OPENAI_API_KEY")
+    if url:
+        yield ConnectionOptions(url=url, model=None, connect_timeout_ms=LOADING_MS)
+    elif key:
+        yield ConnectionOptions(api_key=key)
+    else:
+        async with local_server() as local_url:
+            yield ConnectionOptions(url=local_url, model=None, connect_timeout_ms=LOADING_MS)
 
 
 @attrs.define(eq=False)
