@@ -110,22 +110,27 @@ def missing(expected: Any, actual: Any, path: str = "$") -> list[str]:
 
 
 def missing_from_beta(text: str, *, pcm_name: str = "pcm16") -> list[str]:
-    """What in a client's frame the package's types of the beta do not have, or read otherwise."""
-    from openai.types.beta.realtime import RealtimeClientEvent as BetaClientEvent
+    """What in a frame the package's types of the beta do not have, or read otherwise.
 
+    Raises: `ValidationError` or `KeyError` where they do not understand it at all.
+    """
     fields = json.loads(text)
-    models = {
-        get_args(model.model_fields["type"].annotation)[0]: model for model in get_args(get_args(BetaClientEvent)[0])
-    }
+    session = fields.get("session", {})
     for name in ("input_audio_format", "output_audio_format"):  # Qwen's name of the same thing
-        if fields.get("session", {}).get(name) == pcm_name:
-            fields["session"][name] = "pcm16"
-    for tool in fields.get("session", {}).get("tools") or []:  # as nested as Qwen has them
+        if session.get(name) == pcm_name:
+            session[name] = "pcm16"
+    for tool in session.get("tools") or []:  # as nested as Qwen has them
         tool.update(tool.pop("function", {}))
-    understood = _adapter(models[fields["type"]]).validate_python(fields)
+    understood = _adapter(_beta_models()[fields["type"]]).validate_python(fields)
     assert isinstance(understood, BaseModel)
-    extra = _unknown_fields(understood)
-    return extra + missing(fields, understood.model_dump(mode="json", exclude_unset=True))
+    return _unknown_fields(understood) + missing(fields, understood.model_dump(mode="json", exclude_unset=True))
+
+
+@cache
+def _beta_models() -> dict[str, type[BaseModel]]:
+    from openai.types.beta.realtime import RealtimeClientEvent, RealtimeServerEvent
+
+    return _models(RealtimeServerEvent) | _models(RealtimeClientEvent)
 
 
 def _unknown_fields(value: Any) -> list[str]:
