@@ -178,6 +178,7 @@ class RealtimeSession:
             self._open_stream,
             self._wall_clock,
             self._rng,
+            self.audio_output.sample_rate_hz,
         )
         try:
             async with trio.open_nursery() as nursery:

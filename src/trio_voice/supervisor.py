@@ -77,6 +77,7 @@ class Link:
     wall_clock: Callable[[], float] = time.time
     """Only to read `expires_at`, which is a date."""
     rng: random.Random = attrs.Factory(random.Random)
+    output_rate_hz: int = 24_000
     state: ConnectionState = ConnectionState.DISCONNECTED
     epoch: int = 0
     """Of the newest connection."""
@@ -267,9 +268,8 @@ async def _live(
                 send = partial(send, input_format=link.audio_input.format, statistics=link.uplink)
                 nursery.start_soon(send, opened, control_items, frames)
                 task_status.started(control)
-                receive = partial(
-                    downlink.run, turns=link.turns, fan_out=link.fan_out, configuration=connection.configuration
-                )
+                receive = partial(downlink.run, turns=link.turns, fan_out=link.fan_out)
+                receive = partial(receive, configuration=connection.configuration, output_rate_hz=link.output_rate_hz)
                 nursery.start_soon(receive, opened, connection.epoch, link.inbox.clone(), playback)
                 nursery.start_soon(liveness.watch, opened, link.view, link.options, link.round_trips)
     except* WireLost as group:

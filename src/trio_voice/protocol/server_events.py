@@ -300,6 +300,8 @@ class ResponseOutputAudioDelta(_ContentEvent, frozen=True, kw_only=True, tag="re
     """More sound, in the session's output format; base64 on the wire only."""
 
     delta: bytes
+    sample_rate_hz: Maybe[int] = UNSET
+    """Of this piece, where the server names one (vLLM-omni). OpenAI's does not."""
     obfuscation: Maybe[str] = UNSET
 
 
