@@ -33,7 +33,8 @@ from trio_voice.testing import FaultyServer, RecordingSpeaker, ScriptedMicrophon
 
 STORY = "One two three four five six seven eight nine ten."
 ROWS = pytest.mark.parametrize("dialect", DIALECTS.values(), ids=DIALECTS)
-WITH_COMMIT = pytest.mark.parametrize("dialect", [row for row in DIALECTS.values() if row.has("commit")], ids=str)
+COMMITTING = {name: row for name, row in DIALECTS.items() if row.has("commit")}
+WITH_COMMIT = pytest.mark.parametrize("dialect", COMMITTING.values(), ids=COMMITTING)
 
 
 @tool

@@ -357,6 +357,9 @@ class _Conductor:
                 elif event.item.type == "function_call":
                     self.tools.called(turn or 0, event.item)
                     self._answer_if_owed()
+            case on.OutputAudioBufferStarted() | on.OutputAudioBufferStopped() | on.OutputAudioBufferCleared():
+                if turn is not None:
+                    self.answers.sounds_elsewhere(turn, isinstance(event, on.OutputAudioBufferStarted))
             case on.ResponseDone():
                 if turn is not None:
                     self.answers.done(turn, event)

@@ -117,6 +117,9 @@ class Dialect:
     session_limit_min: int | None = None
     """How long a session may last; counts where the server itself does not say."""
 
+    sound_is_elsewhere: bool = False
+    """Of a connection that controls a call: see `ConnectionOptions.call_id`."""
+
     def has(self, capability: Capability) -> bool:
         return capability not in self.lacks and capability not in self.unknown
 
@@ -154,7 +157,7 @@ class Dialect:
         if not isinstance(event, beta.REWRITTEN):
             return encode(event)
         if isinstance(event, SessionUpdate):
-            event = self._with_own_transcription(event)
+            event = self._without_formats(self._with_own_transcription(event))
         if self.shape == "beta":
             fields = beta.from_ga(event, pcm_name=self.pcm_name, nested_functions=self.nested_functions)
         elif isinstance(event, SessionUpdate) and self.shape == "lifted":
@@ -164,6 +167,14 @@ class Dialect:
         if isinstance(event, SessionUpdate):
             fields["session"] |= self.session_settings
         return encode(fields)
+
+    def _without_formats(self, event: SessionUpdate) -> SessionUpdate:
+        """The formats of a call were settled by whoever made it."""
+        audio = event.session.audio
+        if not self.sound_is_elsewhere or not audio or not audio.input or not audio.output:
+            return event
+        audio = replace(audio, input=replace(audio.input, format=UNSET), output=replace(audio.output, format=UNSET))
+        return replace(event, session=replace(event.session, audio=audio))
 
     def _with_own_transcription(self, event: SessionUpdate) -> SessionUpdate:
         """The default model of an agent is OpenAI's, which others do not have."""

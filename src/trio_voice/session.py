@@ -98,6 +98,8 @@ class RealtimeSession:
         self.audio_input = audio_input or AudioInputConfig(sample_rate_hz=server.input_rate_hz)
         self.audio_output = audio_output or AudioOutputConfig(sample_rate_hz=server.output_rate_hz)
         server.check(agent.session_config(self.audio_input, self.audio_output))
+        if server.sound_is_elsewhere and (microphone is not None or speaker is not None):
+            raise ConfigError("a session with call_id has its sound elsewhere; give it no microphone and no speaker")
         self._microphone = microphone if agent.can(AgentCapability.VOICE_INPUT) else None
         self._speaker = speaker if agent.can(AgentCapability.VOICE_OUTPUT) else None
         self._capture_filters, self._playback_filters = tuple(capture_filters), tuple(playback_filters)

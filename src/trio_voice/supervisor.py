@@ -36,7 +36,7 @@ from trio_voice.channels import (
     UplinkItem,
     offer,
 )
-from trio_voice.config import AudioInputConfig, ConnectionOptions, ConnectionState
+from trio_voice.config import AudioInputConfig, ConnectionOptions, ConnectionState, url_shown
 from trio_voice.conversation_view import ConversationView
 from trio_voice.downlink import Configuration
 from trio_voice.errors import WireLost
@@ -211,7 +211,8 @@ async def _connect(link: Link, connections: trio.Nursery, handover: Handover | N
     link.epoch += 1
     connection = _Connection(link.epoch, SentAudio(link.audio_input.format, link.audio_input.utterance_capacity_ms))
     control: trio.MemorySendChannel[UplinkItem] = await connections.start(_live, link, connection)
-    link.tell(LinkUp(connection.epoch, control, connection.sent, handover, bool(link.conversation_id)))
+    remembers = bool(link.conversation_id or link.options.call_id)
+    link.tell(LinkUp(connection.epoch, control, connection.sent, handover, remembers))
     timeout_s = link.options.connect_timeout_ms / 1000
     is_ready = False
     try:
@@ -223,14 +224,14 @@ async def _connect(link: Link, connections: trio.Nursery, handover: Handover | N
                     await handover.answered.wait()
                 is_ready = handover is None or handover.accepted
                 nursery.cancel_scope.cancel()
-        if is_ready and link.options.native_resume:
+        if is_ready and link.options.native_resume and link.options.call_id is None:
             link.conversation_id = connection.configuration.conversation_id or link.conversation_id
         if is_ready or handover is not None:
             return connection
         if connection.over.is_set():
             raise connection.loss
         raise WireLost(
-            f"{link.options.url} connected but did not answer session.update within {timeout_s:g} s; "
+            f"{url_shown(link.options.url)} connected but did not answer session.update within {timeout_s:g} s; "
             "does it speak the Realtime protocol?",
             retryable=True,
         )
@@ -291,10 +292,14 @@ def address_of(options: ConnectionOptions, conversation_id: str = "") -> wire.Ad
     from trio_voice import wire
 
     url = options.url
-    if options.model is not None and "model=" not in urlsplit(url).query:
-        url += ("&" if "?" in url else "?") + f"model={quote(options.model)}"
-    if conversation_id:
-        url += ("&" if "?" in url else "?") + f"conversation_id={quote(conversation_id)}"
+    named = {"conversation_id": conversation_id}
+    if options.call_id is not None:
+        named["call_id"] = options.call_id
+    elif options.model is not None and "model=" not in urlsplit(url).query:
+        named = {"model": options.model, **named}
+    for name, value in named.items():
+        if value:
+            url += ("&" if "?" in url else "?") + f"{name}={quote(value)}"
     headers, protocols = list(options.headers), []
     if options.api_key:
         match options.server.auth:

@@ -20,7 +20,7 @@ from rich.console import Console
 from trio_voice.agent import RealtimeAgent
 from trio_voice.cli import writing
 from trio_voice.cli.running import Ending
-from trio_voice.config import AgentCapability, AudioInputConfig, ConnectionOptions
+from trio_voice.config import AgentCapability, AudioInputConfig, ConnectionOptions, url_shown
 from trio_voice.devices.meter import Meter, MeteredMicrophone, MeteredSpeaker
 from trio_voice.errors import ConfigError, DeviceError
 from trio_voice.session import RealtimeSession
@@ -74,7 +74,9 @@ async def talk(options: dict[str, Any], console: Console, ending: Ending) -> Non
                         _say_connected(connection, console)
                         await writing.converse(session, page, console)
                     else:
-                        show = partial(view.show, session, console=console, title=connection.url, levels=levels)
+                        show = partial(
+                            view.show, session, console=console, title=url_shown(connection.url), levels=levels
+                        )
                         await screen.start(_show_to_the_end, show, ending)
                         await session.start_listening()
                         if not console.is_terminal:  # there the view says so
@@ -86,7 +88,9 @@ async def talk(options: dict[str, Any], console: Console, ending: Ending) -> Non
 
 
 def _say_connected(connection: ConnectionOptions, console: Console) -> None:
-    console.print(f"Connected to {connection.url}", soft_wrap=True, highlight=False, markup=False, style="dim")
+    console.print(
+        f"Connected to {url_shown(connection.url)}", soft_wrap=True, highlight=False, markup=False, style="dim"
+    )
 
 
 async def _show_to_the_end(show: Any, ending: Ending, *, task_status: trio.TaskStatus[None]) -> None:

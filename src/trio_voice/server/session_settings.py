@@ -83,7 +83,7 @@ def updated(current: SessionConfig, update: SessionConfig, *, voice_fixed: bool)
     """
     if update.model and update.model != current.model:
         raise Refused("The model of a session cannot be changed.", param="session.model")
-    update = replace(update, model=UNSET, id=UNSET, object=UNSET, expires_at=UNSET)
+    update = replace(without_model(update), id=UNSET, object=UNSET, expires_at=UNSET)
     session = _whole(merged(current, update))
     if voice_fixed and audio_output(session).voice != audio_output(current).voice:
         raise Refused(
@@ -93,6 +93,11 @@ def updated(current: SessionConfig, update: SessionConfig, *, voice_fixed: bool)
         )
     _check(session)
     return session
+
+
+def without_model(update: SessionConfig) -> SessionConfig:
+    """What an ephemeral key brings with it, but for the model, which a session has from its beginning."""
+    return replace(update, model=UNSET)
 
 
 def for_response(session: SessionConfig, wanted: ResponseConfig) -> SessionConfig:
