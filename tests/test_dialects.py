@@ -273,3 +273,37 @@ def test_a_row_is_whole_and_names_capabilities_that_exist(dialect: Dialect) -> N
     assert (dialect.transcription_model == OPENAI_TRANSCRIPTION_MODEL) == (
         local or dialect.name in ("openai", "azure", "azure-voice-live")
     )
+
+
+@pytest.mark.other_shapes("of each dialect")
+@ROWS
+async def test_a_text_in_mid_answer_is_answered_over_every_dialect(dialect: Dialect, autojump_clock: MockClock) -> None:
+    """Also where the server cannot be told to stop: then not a sample of what it still makes is heard."""
+    brain = ScriptedBrain([Say(STORY, 5000), Say("Of course.", 500)])
+    speaker = RecordingSpeaker(block_ms=10)
+    settings = ServerSettings(dialect=dialect, burst=2.0)
+    async with memory_server(brain, settings=settings) as server:
+        session = RealtimeSession(
+            RealtimeAgent(),
+            connection=options_of(dialect),
+            speaker=speaker,
+            open_stream=server.open_stream,
+            audio_output=AudioOutputConfig(fade_ms=0),
+        )
+        async with session:
+            stream = session.events()
+            await session.respond()
+            with trio.fail_after(60):
+                await stream.wait_for(events.PlaybackStart)
+                await trio.sleep(1)
+                await session.send_text("Stop.")
+                cut_at = len(speaker.pcm) // 2
+                await stream.wait_for(events.PlaybackEnd)
+            assert turns_in(samples_of(bytes(speaker.pcm))[cut_at:]) == [1]
+            assert [line.text for line in session.transcript()][1:] == ["Stop.", "Of course."]
+            heard = session.transcript()[0].text.split()
+            assert 0 < len(heard) < len(STORY.split())
+            assert not [event for event in stream._queue if isinstance(event, events.ErrorReported)]
+    (asked,) = [item.text for item in brain.requests[1].items if item.role == "assistant"]
+    more = len(asked.split()) - len(heard)
+    assert abs(more) <= 1 if dialect.has("truncate") else more > 1, "what the model believes to have said"
