@@ -18,6 +18,7 @@ from trio_voice.audio import samples_of
 from trio_voice.channels import EventStream, InboxItem
 from trio_voice.device_recovery import DeviceRecovery
 from trio_voice.events import DeviceKind
+from trio_voice.protocol import ClientEvent
 from trio_voice.server.brain import Brain
 from trio_voice.server.listen import serve_stream
 from trio_voice.server.scripted import ScriptedBrain, tone, turns_in
@@ -49,6 +50,8 @@ class Call:
     events: EventStream
     links: list[trio.StapledStream[Any, Any]] = attrs.Factory(list)
     """The client's end of each connection so far."""
+    sent: list[ClientEvent] = attrs.Factory(list)
+    """What the server was told, where the protocol is listened to."""
 
     async def drop(self) -> None:
         """Cut the newest connection, as a network does."""
@@ -108,10 +111,13 @@ async def call(
             **options,
         )
         stream = session.events(audio=audio, protocol=protocol)
+        sent: list[ClientEvent] = []
+        if protocol:
+            session.on("client_event", lambda told: sent.append(told.event))
         async with session:
             if listening:
                 await session.start_listening()
-            yield Call(session, microphone, speaker, stream, links)
+            yield Call(session, microphone, speaker, stream, links, sent)
         nursery.cancel_scope.cancel()
 
 

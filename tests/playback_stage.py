@@ -20,6 +20,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from kit import recovery_of
 from trio_voice import AudioOutputConfig, RealtimeAgent, conversation, downlink, playback
+from trio_voice.agent_in_charge import AgentInCharge
 from trio_voice.audio import AudioFormat, samples_of
 from trio_voice.channels import (
     Command,
@@ -34,7 +35,6 @@ from trio_voice.channels import (
     TurnPlayed,
     UplinkItem,
 )
-from trio_voice.config import AudioInputConfig
 from trio_voice.conversation_view import ConversationView
 from trio_voice.errors import WireLost
 from trio_voice.protocol import (
@@ -329,7 +329,7 @@ async def stage(
         nursery.start_soon(note_reports)
         conduct = partial(
             conversation.run, inbox, playback=to_playback.clone(), tool_calls=to_tools, fan_out=fan_out, view=view,
-            agent=agent, config=agent.session_config(AudioInputConfig(), output),
+            in_charge=AgentInCharge(agent, audio_output=output),
         )  # fmt: skip
         nursery.start_soon(conduct)
         standing.connect()

@@ -244,12 +244,27 @@ def test_push_to_talk_needs_commit() -> None:
     [
         ({"dialect": "azur"}, "known are: openai, azure"),
         ({"dialect": "azure", "model": "m"}, "filled in"),
-        ({"dialect": "qwen"}, "needs a model"),
     ],
 )
 def test_a_connection_that_cannot_be_says_what_is_missing(options: dict[str, Any], told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         ConnectionOptions(**options)
+
+
+def test_a_model_is_needed_and_the_agent_may_name_it() -> None:
+    with pytest.raises(ConfigError, match="needs a model"):
+        RealtimeSession(RealtimeAgent(), connection=ConnectionOptions(dialect="qwen"))
+    session = RealtimeSession(RealtimeAgent(model="qwen-omni"), connection=ConnectionOptions(dialect="qwen"))
+    assert session.connection.model == "qwen-omni"
+
+
+@pytest.mark.parametrize("dialect", ["qwen", "xai"])
+def test_only_transcribing_is_not_known_of_other_shapes(dialect: str) -> None:
+    with pytest.raises(ConfigError, match="only transcribe"):
+        RealtimeSession(
+            RealtimeAgent(capabilities={AgentCapability.VOICE_INPUT, AgentCapability.TRANSCRIPTION}),
+            connection=options_of(DIALECTS[dialect]),
+        )
 
 
 def test_a_dialect_brings_its_address_its_model_and_its_rates() -> None:

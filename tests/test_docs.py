@@ -27,6 +27,7 @@ import pytest
 import trio_voice
 from trio_voice import channels, errors, liveness, supervisor
 from trio_voice.agent import RealtimeAgent
+from trio_voice.agent_settings import Filler, IdlePrompts
 from trio_voice.config import (
     AgentCapability,
     AudioInputConfig,
@@ -199,7 +200,15 @@ def test_the_table_of_events_is_complete() -> None:
         assert re.findall(r"\w+", rows[name][2]) == fields, f"fields of {name}"
 
 
-OPTIONS: list[type[Any]] = [ConnectionOptions, AudioInputConfig, AudioOutputConfig, RealtimeAgent, InterruptionPolicy]
+OPTIONS: list[type[Any]] = [
+    ConnectionOptions,
+    AudioInputConfig,
+    AudioOutputConfig,
+    RealtimeAgent,
+    InterruptionPolicy,
+    IdlePrompts,
+    Filler,
+]
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=[options.__name__ for options in OPTIONS])

@@ -16,6 +16,7 @@ CORE_MODULES = {
     "audio", "errors", "config", "events", "playback_buffer", "agent", "function_tools", "tracker",
     "protocol", "logs", "restart_policy", "tool_ledger", "utterances", "gain", "jitter", "tracks",
     "interruption", "voice_activity", "frame_filters", "echo", "server_detection", "dialects", "output_rate",
+    "agent_settings", "agent_in_charge", "pauses",
 }  # fmt: skip
 ACTOR_MODULES = {
     "channels", "capture", "uplink", "downlink", "conversation", "playback", "tools", "supervisor", "session",
@@ -23,6 +24,7 @@ ACTOR_MODULES = {
     "tool_calls",
     "conversation_view", "answers", "commands",
     "microphone_gate",
+    "agent_change", "initiative",
     "liveness", "outbox", "user_turn", "asking", "resumption", "transcripts", "__init__",
 }  # fmt: skip
 
@@ -34,6 +36,8 @@ ONLY_IMPORTER = {
     "trio_websocket": {"wire.py", "server/listen.py"},
     "soxr": {"audio.py"},
     "pywebrtc_audio": {"devices/webrtc.py"},
+    "starlette": {"devices/browser_page.py"},
+    "hypercorn": {"devices/browser_page.py"},
 }
 """One file per outside thing."""
 

@@ -122,7 +122,7 @@ async def test_it_is_not_given_again_once_its_words_are_known(autojump_clock: Mo
 
 async def test_without_transcription_the_sound_is_the_memory(autojump_clock: MockClock) -> None:
     brain = ScriptedBrain([Say("Yes.", 300), Say("Still here.", 300)], ["Are you there?", "Are you there?"])
-    async with call(brain, RealtimeAgent(transcription_model=None)) as on:
+    async with call(brain, RealtimeAgent(transcription=None)) as on:
         await on.speak()
         await on.next(events.PlaybackEnd)
         await on.drop()

@@ -13,9 +13,9 @@ The signal path, in the order in which sound travels:
     supervisor     the connection's nursery
     session        all of it together: start reading there
 
-Around it: `protocol/` (the Realtime API without I/O), `agent` and `function_tools`, `config`, `events`, `errors`,
-`channels` (the channel table), `tracker`, `journal`, `picture/`; `server/` (the same protocol from the other side),
-`testing/`, `cli`, `demo/`.
+Around it: `protocol/` (the Realtime API without I/O), `agent`, `agent_settings`, `function_tools`, `config`, `events`,
+`errors`, `channels` (the channel table), `tracker`, `journal`, `picture/`; `server/` (the same protocol from the other
+side), `testing/`, `cli`, `demo/`.
 """
 
 from __future__ import annotations
@@ -26,6 +26,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from trio_voice.voice_agent import VoiceAgent as VoiceAgent
     from trio_voice.agent import RealtimeAgent as RealtimeAgent
+    from trio_voice.agent_settings import (
+        Filler as Filler,
+        IdlePrompts as IdlePrompts,
+        Prompt as Prompt,
+        RetentionRatio as RetentionRatio,
+        Tracing as Tracing,
+    )
     from trio_voice.function_tools import FunctionTool as FunctionTool, tool as tool
     from trio_voice.session import RealtimeSession as RealtimeSession
     from trio_voice.config import (
@@ -60,6 +67,7 @@ if TYPE_CHECKING:
 _PUBLIC = {
     "voice_agent": ("VoiceAgent",),
     "agent": ("RealtimeAgent",),
+    "agent_settings": ("Filler", "IdlePrompts", "Prompt", "RetentionRatio", "Tracing"),
     "function_tools": ("FunctionTool", "tool"),
     "session": ("RealtimeSession",),
     "config": (

@@ -50,16 +50,20 @@ class Answers:
             return False
         if self.asking.begins_marked:
             self.user.uninterruptible.add(turn)
+        is_filling = self.asking.filling is not None and self.arbiter.sent is self.asking.filling
+        is_verbatim = self.asking.begins_verbatim
         self.arbiter.on_created()
         response_id = event.response.id or "" if isinstance(event, on.ResponseCreated) else ""
-        self.speaking = Speaking(turn, response_id, epoch)
+        self.speaking = Speaking(turn, response_id, epoch, is_verbatim=is_verbatim)
         self.view.tracker.response_began(self.outbox.now)
         self.view.phase = SessionState.RESPONDING
         self.outbox.fan_out.open_turn = turn
         self.outbox.emit(events.ResponseStart(at=self.outbox.now, turn=turn, response_id=response_id))
         if self.cancel_when_created:
             self.cancel_when_created = False
-            self.interrupt("manual")
+            self.interrupt("manual", whole=True)
+        elif is_filling and self.user.is_speaking:  # the user was quicker, and the server did not care
+            self.interrupt("speech", reported=False)
         return True
 
     def item_added(self, turn: int, item_id: str) -> None:
@@ -107,10 +111,13 @@ class Answers:
         self._over(news.turn)
         self.barge_in.played(news.positions, self.speaking)
 
-    def interrupt(self, cause: Cause) -> bool:
-        """Silence it. Returns whether there was anything to silence."""
-        reported = cause == "speech" and self.user.is_speaking
-        interrupted = self.barge_in.interrupt(self.speaking, cause, reported=reported)
+    def interrupt(self, cause: Cause, *, whole: bool = False, reported: bool = True) -> bool:
+        """Silence it. Returns whether there was anything to silence.
+
+        `whole`: and what it was to bridge; `reported`: by speech that the server interrupts by itself.
+        """
+        reported = reported and cause == "speech" and self.user.is_speaking
+        interrupted = self.barge_in.interrupt(self.speaking, cause, whole=whole, reported=reported)
         if interrupted:
             self.arbiter.drop_waiting(but_marked=cause == "speech")
             self.settle()

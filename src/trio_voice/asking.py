@@ -11,8 +11,9 @@ from msgspec import UNSET
 
 from trio_voice.conversation_view import ConversationView
 from trio_voice.outbox import Outbox
-from trio_voice.protocol import ConversationItemCreate, Item, ResponseConfig, ResponseCreate
+from trio_voice.protocol import ConversationItemCreate, Item, Maybe, ResponseConfig, ResponseCreate
 from trio_voice.protocol.turns import ResponseArbiter
+from trio_voice.protocol.verbatim import VERBATIM as VERBATIM, verbatim, words_of
 from trio_voice.server_detection import ServerDetection
 
 
@@ -22,12 +23,16 @@ class Asking:
     view: ConversationView
     arbiter: ResponseArbiter
     detection: ServerDetection
+    answers: bool = True
+    """False: the session only writes down what the user says, and a server gives no answers in it."""
+    filling: ResponseCreate | None = None
+    """The newest request of `fill`."""
     _marked: int = 0
     _texts: int = 0
 
     def respond(self, request: ResponseCreate) -> None:
         """Ask now, or when the response under way is over."""
-        allowed = self.arbiter.request(request)
+        allowed = self.arbiter.request(request) if self.answers else None
         if allowed is not None:
             self.outbox.send(allowed)
 
@@ -43,14 +48,50 @@ class Asking:
     def speak(self, instructions: str | None, *, interruptible: bool = True) -> None:
         """Ask for an answer without a word from the user."""
         config = ResponseConfig(instructions=instructions) if instructions is not None else UNSET
+        self._request(config, interruptible=interruptible)
+
+    def say(self, text: str, *, interruptible: bool = True) -> None:
+        """Have exactly this said."""
+        self._request(_saying(text), interruptible=interruptible)
+
+    def fill(self, text: str = "", *, instructions: str | None = None) -> None:
+        """Have exactly this said, or something by `instructions`, for the moment only.
+
+        It is not owed to anybody: a lost connection takes it along, and so does whatever else is said first.
+        """
+        config = _saying(text) if instructions is None else ResponseConfig(instructions=instructions)
+        self.filling = ResponseCreate(response=config)
+        self.respond(self.filling)
+
+    def withdraw(self) -> None:
+        """What `fill` asked for is not wanted any more, if it has not begun."""
+        if self.filling is not None:
+            self.arbiter.forget(self.filling)
+
+    def again(self, request: ResponseCreate) -> None:
+        """Ask another server for what the one before was asked for."""
+        if request.event_id:
+            self._hold()
+        self.respond(request)
+
+    def _request(self, config: Maybe[ResponseConfig], *, interruptible: bool) -> None:
         if interruptible:
             self.respond(ResponseCreate(response=config))
             return
+        self._hold()
+        self._marked += 1
+        self.respond(ResponseCreate(event_id=f"uninterruptible_{self._marked}", response=config or ResponseConfig()))
+
+    def _hold(self) -> None:
         update = self.detection.hold()
         if update is not None:
             self.outbox.send(update)
-        self._marked += 1
-        self.respond(ResponseCreate(event_id=f"uninterruptible_{self._marked}", response=config or ResponseConfig()))
+
+    @property
+    def begins_verbatim(self) -> bool:
+        """The response that begins says words that were given to it: it answers nothing, as far as can be told."""
+        config = self.arbiter.sent.response if self.arbiter.asked and self.arbiter.sent is not None else UNSET
+        return words_of(config.instructions or "") is not None if config else False
 
     @property
     def begins_marked(self) -> bool:
@@ -62,6 +103,10 @@ class Asking:
         update = None if self.arbiter.marked_due else self.detection.release()
         if update is not None:
             self.outbox.send(update)
+
+
+def _saying(text: str) -> ResponseConfig:
+    return ResponseConfig(instructions=verbatim(text), tool_choice="none")
 
 
 def failure_of(details: object) -> str:

@@ -39,6 +39,8 @@ class Speaking:
     """The server will send no more of it."""
     played: bool = False
     """All of it was heard."""
+    is_verbatim: bool = False
+    """It says words that were given to it, and answers nothing."""
     cancelled_there: bool = False
     """The server has cancelled it by itself."""
     sounds_elsewhere: bool = False
@@ -72,20 +74,23 @@ class BargeIn:
         """Whether it is being made or played, and was not interrupted."""
         return speaking is not None and speaking.turn > self.floor and not (speaking.done and speaking.played)
 
-    def interrupt(self, speaking: Speaking | None, cause: Cause, *, reported: bool = False) -> bool:
+    def interrupt(
+        self, speaking: Speaking | None, cause: Cause, *, whole: bool = False, reported: bool = False
+    ) -> bool:
         """Retire the turn that is being made or played. Returns whether there was one.
 
+        `whole`: with all before it, tools too, even if it only said words that were given to it.
         `reported`: the server told of the speech that is the cause; it may have cancelled its response by itself.
         """
         if not self.is_sounding(speaking):
             return False
         speaking.cancelled_there = reported and self.detection.interrupts
         self.floor = speaking.turn
-        if cause == "manual":
-            self.hushed = speaking.turn
         self._silencing[speaking.turn] = (speaking, cause)
         self.outbox.fan_out.discard_audio(speaking.turn)
-        self.outbox.run_tool(CancelTurn(speaking.turn))
+        if whole or not speaking.is_verbatim:  # who talks over a filler does not mean the tool behind it
+            self.outbox.run_tool(CancelTurn(speaking.turn))
+            self.hushed = speaking.turn if cause == "manual" else self.hushed
         if self.outbox.speaks:
             self.outbox.play(Interrupt(speaking.turn))
         else:

@@ -22,17 +22,19 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Generic, Literal, TypeAlias, TypeVar
 
 import attrs
 import trio
 
-from trio_voice.errors import SessionEnded
+from trio_voice.errors import ConfigError, SessionEnded
 from trio_voice.events import PROTOCOL_EVENTS, DeviceLost, DeviceRestored, ResponseAudio, SessionEvent
 
 if TYPE_CHECKING:
+    from trio_voice.agent import RealtimeAgent
+    from trio_voice.function_tools import FunctionTool
     from trio_voice.playback_buffer import ItemPosition
     from trio_voice.protocol import ClientEvent, RemoteProtocolError, ServerEvent, UnknownEvent
     from trio_voice.utterances import SentAudio
@@ -146,7 +148,15 @@ class CancelTurn:
     turn: int
 
 
-ToolItem: TypeAlias = RunTool | CancelTurn
+@attrs.frozen
+class OfferTools:
+    """What calls of later turns than `after_turn` may run: another agent has taken over."""
+
+    after_turn: int
+    tools: Sequence[FunctionTool]
+
+
+ToolItem: TypeAlias = RunTool | CancelTurn | OfferTools
 
 
 # --- everyone → conversation ----------------------------------------------------------------------
@@ -250,7 +260,7 @@ class VoiceHeard:
 
 
 CommandName: TypeAlias = Literal[
-    "listen", "stop_listening", "pause", "resume", "mute", "unmute", "interrupt", "respond", "text"
+    "listen", "stop_listening", "pause", "resume", "mute", "unmute", "interrupt", "respond", "text", "say", "agent"
 ]
 
 
@@ -262,9 +272,10 @@ class Command:
     text: str = ""
     instructions: str | None = None
     interruptible: bool = True
+    agent: RealtimeAgent | None = None
     done: trio.Event = attrs.Factory(trio.Event)
-    lost: bool = False
-    """The session ended first."""
+    lost: bool = False  # the session ended first
+    refused: ConfigError | None = None  # why it was not carried out
 
 
 DeviceNews: TypeAlias = DeviceLost | DeviceRestored

@@ -10,12 +10,14 @@ from typing import assert_never
 
 import attrs
 
+from trio_voice.agent_change import AgentChange
 from trio_voice.answers import Answers
 from trio_voice.asking import Asking
 from trio_voice.barge_in import BargeIn
 from trio_voice.channels import Command
 from trio_voice.config import SessionState
 from trio_voice.conversation_view import ConversationView
+from trio_voice.initiative import Initiative
 from trio_voice.microphone_gate import MicrophoneGate
 from trio_voice.outbox import Outbox
 from trio_voice.protocol import ResponseCreate
@@ -31,18 +33,22 @@ class Commands:
     asking: Asking
     answers: Answers
     user: UserTurn
+    change: AgentChange
+    initiative: Initiative
     postponed: list[Command] = attrs.Factory(list)
     """What was asked for when it could not be; each caller waits, so they are as many as the callers."""
 
     def carry_out(self, command: Command) -> None:
         if command.do == "text" and self.view.connected and not self.user.uninterruptible:
             self.answers.interrupt("manual")
-        if command.do in ("text", "respond") and not self._may_ask:
+        if command.do in ("text", "respond", "say") and not self._may_ask:
             self.postponed.append(command)
             return
+        if command.do in ("text", "listen"):
+            self.initiative.user_is_there()
         match command.do:
             case "interrupt":
-                if not self.answers.interrupt("manual"):
+                if not self.answers.interrupt("manual", whole=True):
                     awaited = self.answers.arbiter.asked or self.view.phase is SessionState.PROCESSING
                     self.answers.cancel_when_created = awaited
                 if self.barge_in.under_way:
@@ -66,6 +72,11 @@ class Commands:
                 self.asking.respond(ResponseCreate())
             case "respond":
                 self.asking.speak(command.instructions, interruptible=command.interruptible)
+            case "say":
+                self.asking.say(command.text, interruptible=command.interruptible)
+            case "agent":
+                self.change.ask(command)
+                return
             case _:
                 assert_never(command.do)
         command.done.set()

@@ -239,6 +239,11 @@ class ConnectionOptions:
     in progress both are two seconds at most."""
 
     @property
+    def names_model(self) -> bool:
+        """Whether the URL will say which model, or which call."""
+        return self.model is not None or self.call_id is not None or "model=" in urlsplit(self.url).query
+
+    @property
     def server(self) -> Dialect:
         """What is known of the server that this leads to."""
         row = self.dialect
@@ -258,10 +263,3 @@ class ConnectionOptions:
             named = False
         if not named:
             raise ConfigError(f"url={shown!r} names no host or no possible port; it looks like ws://HOST:PORT/PATH")
-        if (
-            self.server.needs_model
-            and self.model is None
-            and self.call_id is None
-            and "model=" not in urlsplit(self.url).query
-        ):
-            raise ConfigError(f"dialect {self.server.name!r} needs a model: pass model=…")

@@ -15,6 +15,8 @@ import trio
 
 from trio_voice import events
 from trio_voice.agent import RealtimeAgent
+from trio_voice.agent_change import AgentChange
+from trio_voice.agent_in_charge import AgentInCharge
 from trio_voice.answers import Answers
 from trio_voice.asking import Asking
 from trio_voice.barge_in import BargeIn
@@ -26,6 +28,7 @@ from trio_voice.channels import (
     Interrupted,
     LinkDown,
     LinkUp,
+    OfferTools,
     PlaybackItem,
     Send,
     ToolItem,
@@ -40,10 +43,12 @@ from trio_voice.commands import Commands
 from trio_voice.config import ConnectionOptions, SessionState
 from trio_voice.conversation_view import ConversationView
 from trio_voice.errors import ConfigError
+from trio_voice.initiative import Initiative
 from trio_voice.interruption import InterruptionJudge, as_told
 from trio_voice.logs import log
 from trio_voice.microphone_gate import MicrophoneGate
 from trio_voice.outbox import Outbox
+from trio_voice.pauses import FillerWatch, IdleWatch
 from trio_voice.protocol import (
     ClientEvent,
     ResponseCreate,
@@ -61,6 +66,8 @@ from trio_voice.transcripts import Transcripts
 from trio_voice.user_turn import UserTurn
 from trio_voice.utterances import Utterances
 
+VOICE = (on.ResponseOutputAudioDelta, on.ResponseOutputAudioTranscriptDelta, on.ResponseOutputAudioDone)
+"""Sound may take the short way past the conversation; its words do not."""
 HARMLESS_ERRORS = {"response_cancel_not_active", "conversation_already_has_active_response"}
 
 
@@ -71,24 +78,23 @@ async def run(
     tool_calls: trio.MemorySendChannel[ToolItem],
     fan_out: EventFanOut,
     view: ConversationView,
-    agent: RealtimeAgent,
-    config: SessionConfig,
+    in_charge: AgentInCharge,
     connection: ConnectionOptions | None = None,
 ) -> None:
     """Conduct until `inbox` is closed. `connection`: what its server can, and whether that keeps the conversation
     through a loss.
 
-    Raises: `ConfigError` when the server refuses the configuration.
+    Raises: `ConfigError` when the server refuses the configuration, or there can be none.
     Closes: its sending ends, and every event stream.
     """
-    connection = connection or ConnectionOptions()
+    connection, agent = connection or ConnectionOptions(), in_charge.agent
     unconfirmed: dict[str, ClientEvent] | None = {} if connection.native_resume else None
     outbox = Outbox(playback, tool_calls, fan_out, unconfirmed=unconfirmed, dialect=connection.server)
     detection = ServerDetection(as_told(agent.interruption, agent.turn_detection))
     barge_in = BargeIn(outbox, view.history, view.tracker, detection)
     microphone, tools = MicrophoneGate(outbox, view, agent), ToolCalls(outbox, view.tracker, barge_in)
     utterances = Utterances(push_to_talk=agent.turn_detection is None)
-    conductor = _Conductor(outbox, view, agent, config, barge_in, microphone, tools, utterances, detection)
+    conductor = _Conductor(outbox, view, in_charge, barge_in, microphone, tools, utterances, detection)
     try:
         with inbox:
             while True:
@@ -115,8 +121,7 @@ async def _receive(inbox: trio.MemoryReceiveChannel[InboxItem], deadline: float)
 class _Conductor:
     outbox: Outbox
     view: ConversationView
-    agent: RealtimeAgent
-    config: SessionConfig
+    in_charge: AgentInCharge
     barge_in: BargeIn
     microphone: MicrophoneGate
     tools: ToolCalls
@@ -133,40 +138,60 @@ class _Conductor:
     asking: Asking = attrs.field(init=False)
     answers: Answers = attrs.field(init=False)
     user: UserTurn = attrs.field(init=False)
+    change: AgentChange = attrs.field(init=False)
     commands: Commands = attrs.field(init=False)
     resumption: Resumption = attrs.field(init=False)
+    initiative: Initiative = attrs.field(init=False)
     transcripts: Transcripts = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         outbox, view, barge_in, microphone = self.outbox, self.view, self.barge_in, self.microphone
-        self.asking = Asking(outbox, view, self.arbiter, self.detection)
+        agent = self.in_charge.agent
+        self.asking = Asking(outbox, view, self.arbiter, self.detection, answers=not agent.transcribes_only)
         self.answers = Answers(outbox, view, barge_in, microphone, self.asking, self.arbiter)
         self.user = self.answers.user = UserTurn(
             outbox,
             view,
-            self.agent,
+            agent,
             barge_in,
             microphone,
             self.detection,
             speaking=lambda: self.answers.speaking,
             interrupt=self.answers.interrupt,
             respond=self.asking.respond,
-            judge=InterruptionJudge.for_detection(self.agent.interruption, self.agent.turn_detection),
+            judge=InterruptionJudge.for_detection(agent.interruption, agent.turn_detection),
         )
-        self.commands = Commands(outbox, view, barge_in, microphone, self.asking, self.answers, self.user)
+        self.change = AgentChange(outbox, self.in_charge, self.detection, self._agent_changed)
+        self.initiative = Initiative(
+            outbox,
+            view,
+            barge_in,
+            microphone,
+            self.tools.ledger,
+            self.asking,
+            self.answers,
+            self.user,
+            IdleWatch(agent.idle_prompts),
+            FillerWatch(agent.filler),
+        )
+        self.commands = Commands(
+            outbox, view, barge_in, microphone, self.asking, self.answers, self.user, self.change, self.initiative
+        )
         self.transcripts = Transcripts(outbox, view.history, self.user)
         self.resumption = Resumption(
-            outbox, view, barge_in, microphone, self.tools.ledger, self.utterances, self.arbiter
+            outbox, view, barge_in, microphone, self.tools.ledger, self.utterances, self.asking, self.initiative
         )
 
     @property
     def deadline(self) -> float:
         """When to `look`, unless something comes before."""
-        return self.user.judge.deadline
+        return min(self.user.judge.deadline, self.initiative.deadline)
 
     def look(self) -> None:
         """The deadline has come."""
         self.user.look()
+        self.initiative.look()
+        self._show()
 
     # --- dispatch ---------------------------------------------------------------------------------
 
@@ -205,6 +230,10 @@ class _Conductor:
                 assert_never(item)
         if self.detection.held and self.view.connected and not self.user.uninterruptible and not self.user.is_speaking:
             self.asking.release()
+        self.initiative.watch()
+        self._show()
+
+    def _show(self) -> None:
         self.view.turn_in_progress = self._turn_in_progress
         self.view.awaiting_server = self.arbiter.asked or self.arbiter.active
         self.view.dropped_control = self.outbox.dropped_control
@@ -217,12 +246,13 @@ class _Conductor:
         processing = self.view.phase is SessionState.PROCESSING
         holding = self.utterances.push_to_talk and self.microphone.listening
         listening = self.user.is_speaking or holding
-        return listening or processing or speaking or self.tools.ledger.running or self.arbiter.asked
+        awaited = self.tools.ledger.running or self.arbiter.asked or self.change.under_way
+        return listening or processing or speaking or awaited
 
     # --- the connection ---------------------------------------------------------------------------
 
     def _link_up(self, news: LinkUp) -> None:
-        configure = SessionUpdate(event_id=f"configure_{news.epoch}", session=self.config)
+        configure = SessionUpdate(event_id=f"configure_{news.epoch}", session=self._configuration())
         if news.handover is not None:
             self.successor = news
             news.control.send_nowait(Send(configure))
@@ -232,6 +262,16 @@ class _Conductor:
         self.successor = None
         self._move_to(news)
         self.outbox.configure(configure)
+
+    def _configuration(self) -> SessionConfig:
+        """Of the agent in charge. Where it cannot be made any more, what the last server was told holds."""
+        try:
+            self.in_charge.told = self.in_charge.configuration()
+        except ConfigError as problem:
+            if self.in_charge.told is None:
+                raise
+            self.outbox.report(str(problem), code=None, source="session")
+        return self.in_charge.told
 
     def _successor_event(self, news: LinkUp, event: object) -> None:
         """The new connection is configured: move to it, unless something is going on."""
@@ -271,6 +311,7 @@ class _Conductor:
         self.resumption.take_stock(self.answers.speaking)
         self.answers.connection_gone()
         self.user.connection_gone()
+        self.change.connection_gone()
         if self.view.phase is SessionState.PROCESSING and not self.resumption.response_owed:
             self.answers.settle()
 
@@ -288,13 +329,27 @@ class _Conductor:
             self.view.tracker.started_at = self.outbox.now
             self.view.phase = SessionState.CONNECTED
             self.view.ready.set()
-            if self.agent.greets_first:
-                self.asking.speak(None, interruptible=self.agent.interruption.greeting)
+            self._greet(self.in_charge.agent)
             self.microphone.set()
 
+    def _greet(self, agent: RealtimeAgent) -> None:
+        if agent.greeting is not None:
+            self.asking.say(agent.greeting, interruptible=agent.interruption.greeting)
+        elif agent.greets_first:
+            self.asking.speak(None, interruptible=agent.interruption.greeting)
+
+    def _agent_changed(self) -> None:
+        """Another agent is in charge: what listens, judges and runs goes by its settings."""
+        agent, answer = self.in_charge.agent, self.answers.speaking
+        self.user.agent = self.microphone.agent = agent
+        self.initiative.follow(agent)
+        self.user.judge.follow(agent.interruption, agent.turn_detection)
+        self.outbox.run_tool(OfferTools(answer.turn if answer is not None else 0, agent.tools))
+
     def _resume_conversation(self) -> None:
+        self.change.connected()
         self.resumption.tell(self.answers.speaking)
-        asked = bool(self.commands.postponed)
+        asked = any(command.do in ("text", "respond") for command in self.commands.postponed)
         self.commands.carry_out_postponed()
         if self.resumption.response_owed and not asked:
             self.asking.respond(ResponseCreate())
@@ -307,7 +362,10 @@ class _Conductor:
         if self.outbox.fan_out.wants_protocol:
             self.outbox.emit(events.ServerEventReceived(at=self.outbox.now, event=event))
         if turn is not None and self.answers.begun(turn, event, self.epoch):
-            self.tools.ledger.answer_owed = self.resumption.response_owed = False
+            is_verbatim = self.answers.speaking is not None and self.answers.speaking.is_verbatim
+            if not is_verbatim:
+                self.tools.ledger.answer_owed = self.resumption.response_owed = False
+        self.in_charge.has_spoken |= isinstance(event, VOICE)
         if isinstance(event, on.ResponseOutputAudioDelta):  # first: by far the most frequent
             if turn is not None and turn > self.barge_in.floor and self.outbox.fan_out.wants_audio:
                 self.outbox.emit(
@@ -324,13 +382,14 @@ class _Conductor:
             case on.SessionUpdated():
                 if self.configured_epoch != self.epoch:
                     self._configured(event.session.id or "")
-                else:
-                    self.detection.acknowledged()
+                elif self.detection.acknowledged():
+                    self.change.taken()
             case on.ErrorEvent():
                 self._server_error(event)
             case RemoteProtocolError():
                 self.outbox.report(f"the server sent what is no event: {event.reason}", code=None, source="protocol")
             case on.InputAudioBufferSpeechStarted():
+                self.initiative.user_is_there()
                 self.answers.cancel_when_created = False
                 self.utterances.began(event.audio_start_ms)
                 self.user.speech_started(event)
@@ -343,9 +402,12 @@ class _Conductor:
                 self.user.committed(event)
             case on.ConversationItemInputAudioTranscriptionCompleted():
                 self.utterances.words_known(event.item_id)
-                if not event.transcript and self.view.phase is SessionState.PROCESSING:
-                    self.answers.settle()  # a noise: no answer will come
+                if not (event.transcript and self.asking.answers) and self.view.phase is SessionState.PROCESSING:
+                    self.answers.settle()  # a noise, or words that are only written down: no answer will come
                 self._answer_if_owed()
+            case on.ConversationItemInputAudioTranscriptionFailed():
+                if not self.asking.answers and self.view.phase is SessionState.PROCESSING:
+                    self.answers.settle()
             case on.ResponseOutputItemAdded():
                 if turn is not None and event.item.type == "message" and event.item.id:
                     self.answers.item_added(turn, event.item.id)
@@ -369,10 +431,15 @@ class _Conductor:
         error = event.error
         if error.event_id == f"configure_{self.epoch}" and self.configured_epoch != self.epoch:
             raise ConfigError(f"the server refused the configuration: {error.message}")
+        if self.change.refused(event):
+            return
         if error.code == "conversation_already_has_active_response":
-            if self.arbiter.sent_id and self.answers.speaking is not None:  # what began was not that one
+            if self.answers.speaking is not None:  # what began was not what we asked for
+                self.answers.speaking.is_verbatim = False
+            if self.arbiter.sent_id and self.answers.speaking is not None:
                 self.user.uninterruptible.discard(self.answers.speaking.turn)
             self.arbiter.on_collision()
+            self.asking.withdraw()
         if error.code == "input_audio_buffer_commit_empty":
             self.utterances.refused()
             self.microphone.respond_on_commit = False

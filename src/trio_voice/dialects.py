@@ -131,10 +131,14 @@ class Dialect:
     def check(self, config: SessionConfig) -> None:
         """Raises: `ConfigError` for settings that this server would not take, or not as they are meant."""
         audio = config.audio
-        if not audio or not audio.input or not audio.output:
+        if not audio or not audio.input:
             return
+        if config.type == "transcription" and self.shape != "ga":
+            raise ConfigError(f"dialect {self.name!r} is not known to hold sessions that only transcribe")
         self._check_rate(audio.input.format or WireAudioFormat(), self.input_rates_hz, "AudioInputConfig", "hears")
-        self._check_rate(audio.output.format or WireAudioFormat(), self.output_rates_hz, "AudioOutputConfig", "speaks")
+        if audio.output:
+            speech = audio.output.format or WireAudioFormat()
+            self._check_rate(speech, self.output_rates_hz, "AudioOutputConfig", "speaks")
         detection = audio.input.turn_detection
         if detection and detection.type == "semantic_vad" and not self.has("semantic_vad"):
             raise ConfigError(
@@ -171,10 +175,11 @@ class Dialect:
     def _without_formats(self, event: SessionUpdate) -> SessionUpdate:
         """The formats of a call were settled by whoever made it."""
         audio = event.session.audio
-        if not self.sound_is_elsewhere or not audio or not audio.input or not audio.output:
+        if not self.sound_is_elsewhere or not audio:
             return event
-        audio = replace(audio, input=replace(audio.input, format=UNSET), output=replace(audio.output, format=UNSET))
-        return replace(event, session=replace(event.session, audio=audio))
+        heard = replace(audio.input, format=UNSET) if audio.input else audio.input
+        spoken = replace(audio.output, format=UNSET) if audio.output else audio.output
+        return replace(event, session=replace(event.session, audio=replace(audio, input=heard, output=spoken)))
 
     def _with_own_transcription(self, event: SessionUpdate) -> SessionUpdate:
         """The default model of an agent is OpenAI's, which others do not have."""

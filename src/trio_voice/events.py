@@ -158,6 +158,18 @@ class FalseAlarm(SessionEvent):
 
 
 @attrs.frozen(kw_only=True)
+class UserIdle(SessionEvent):
+    """The agent's `idle_prompts` were no use: nobody has said anything since.
+
+    `silent_ms` is the length of the silence after the last of them. It comes once; any word of the user begins anew.
+    """
+
+    name: ClassVar[str] = "user_idle"
+    prompts: int
+    silent_ms: int
+
+
+@attrs.frozen(kw_only=True)
 class ToolCalled(SessionEvent):
     """A tool begins to run."""
 

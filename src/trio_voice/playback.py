@@ -29,7 +29,7 @@ from trio_voice.channels import (
 )
 from trio_voice.config import AudioOutputConfig
 from trio_voice.device_recovery import DeviceRecovery
-from trio_voice.devices import OpenSpeaker, Pull, Speaker
+from trio_voice.devices import FlushableSpeaker, OpenSpeaker, Pull, Speaker
 from trio_voice.echo import PlaybackReference
 from trio_voice.errors import DeviceError
 from trio_voice.frame_filters import FilterLine, FrameFilter
@@ -172,6 +172,12 @@ class _Line:
                 self.buffer.take_back(self.unheard_samples())
             self.is_connected, self.device = False, None
 
+    def flush(self) -> None:
+        """A device that can forget what it holds does: what it had not played goes back into the buffer."""
+        if isinstance(self.device, FlushableSpeaker):
+            self.buffer.take_back(self.unheard_samples())
+            self.device.flush()
+
     def unheard_samples(self) -> int:
         """Of a device that was opened again nothing counts as heard before it is proven to work."""
         if self.device is None or (self.openings > 1 and not self.is_proven):
@@ -205,6 +211,7 @@ class _Voice:
                 self._follow(turn)
             case Interrupt(turn):
                 with self.line.lock:
+                    self.line.flush()
                     positions = self._positions(turn)
                     discarded_ms = self.buffer.interrupt(turn)
                     self.buffer.retire(turn)

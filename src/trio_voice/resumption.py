@@ -7,15 +7,17 @@ for on the next one, once; and nothing that was said or found is missing there.
 from __future__ import annotations
 
 import attrs
+from msgspec import UNSET
 
+from trio_voice.asking import Asking
 from trio_voice.barge_in import BargeIn, Speaking
 from trio_voice.config import SessionState
 from trio_voice.conversation_view import ConversationView
+from trio_voice.initiative import Initiative
 from trio_voice.microphone_gate import MicrophoneGate
 from trio_voice.outbox import Outbox
-from trio_voice.protocol import ClientEvent, Item
+from trio_voice.protocol import ClientEvent, Item, ResponseCreate
 from trio_voice.protocol.resume import replay
-from trio_voice.protocol.turns import ResponseArbiter
 from trio_voice.tool_ledger import ToolLedger
 from trio_voice.utterances import Utterances
 
@@ -28,11 +30,14 @@ class Resumption:
     microphone: MicrophoneGate
     ledger: ToolLedger
     utterances: Utterances
-    arbiter: ResponseArbiter
+    asking: Asking
+    initiative: Initiative
     remembers: bool = False
     """The server of this connection has taken up the conversation that it had: it need not be told."""
     response_owed: bool = False
     """The connection was lost while the user waited for an answer."""
+    requests: list[ResponseCreate] = attrs.Factory(list)
+    """Responses asked for in their own words, that it took with it."""
 
     def take_stock(self, speaking: Speaking | None) -> None:
         """The connection is gone. Before anything forgets what was under way on it."""
@@ -43,17 +48,26 @@ class Resumption:
         last = next((entry for entry in reversed(list(self.view.history)) if entry.kind == "message"), None)
         asked = last is not None and (last.item_id in self.utterances.wordless or (last.role == "user" and last.text))
         ended = self.view.phase is SessionState.PROCESSING or self.microphone.respond_on_commit
-        waiting = self.arbiter.asked or bool(asked and ended)
-        unheard = self.arbiter.active and speaking is not None and not self._has_words(speaking)
-        self.response_owed = self.response_owed or waiting or unheard
+        arbiter = self.asking.arbiter
+        unheard = arbiter.active and speaking is not None and not self._has_words(speaking)
+        unanswered = arbiter.unanswered(unheard=unheard)
+        waiting = any(request.response is UNSET for request in unanswered) or bool(asked and ended)
+        self.response_owed = self.response_owed or waiting or (unheard and arbiter.sent is None)
+        owed = [request for request in unanswered if request is not self.asking.filling]
+        if len(owed) < len(unanswered):
+            self.initiative.unsaid()
+        self.requests += [request for request in owed if request.response is not UNSET]
 
     def tell(self, speaking: Speaking | None) -> None:
-        """The next connection is open: give it what it does not know, and go on listening."""
+        """The next connection is open: give it what it does not know, ask again, and go on listening."""
         for event in self._what_it_lacks(speaking):
             self.outbox.send(event)
         carried = self.utterances.carry_on(self.outbox.now)
         self.microphone.carry_on(carried)
         self.response_owed = self.response_owed and not carried  # who speaks on is answered after that
+        requests, self.requests = self.requests, []
+        for request in requests:
+            self.asking.again(request)
 
     def _what_it_lacks(self, speaking: Speaking | None) -> list[ClientEvent]:
         if self.remembers and self.outbox.unconfirmed is not None:

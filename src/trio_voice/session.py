@@ -16,6 +16,7 @@ import trio
 
 from trio_voice import capture, conversation, logs, playback, supervisor, tools
 from trio_voice.agent import RealtimeAgent
+from trio_voice.agent_in_charge import AgentInCharge, connection_for
 from trio_voice.audio import Frame
 from trio_voice.channels import (
     INBOX_CAPACITY,
@@ -70,6 +71,7 @@ class RealtimeSession:
         self,
         agent: RealtimeAgent,
         *,
+        context: Any = None,
         connection: ConnectionOptions | None = None,
         microphone: Microphone | None = None,
         speaker: Speaker | None = None,
@@ -82,22 +84,27 @@ class RealtimeSession:
         wall_clock: Callable[[], float] = time.time,
         rng: random.Random | None = None,
     ) -> None:
-        """`microphone` and `speaker` are opened when the agent's capabilities ask for them; None goes without.
+        """`context` is your own object, for instructions that are made of it, and for tools.
+
+        `microphone` and `speaker` are opened when the agent's capabilities ask for them; None goes without.
 
         `capture_filters` see the microphone's frames after what `audio_input` asks for, and before they are sent;
         `playback_filters` see the blocks that the speaker takes.
 
-        Raises: `ConfigError` for an echo policy without what it needs, and for what the server cannot do.
+        Raises: `ConfigError` for an echo policy without what it needs, for settings that cannot be together, and for
+        what the server cannot do.
 
         For tests: `open_stream` makes the byte stream of each connection in place of the network; `wall_clock` tells
         the date, against which a server's session limit is read; `rng` spreads the attempts to reconnect.
         """
-        self.agent = agent
-        self.connection = connection or ConnectionOptions()
+        self.context = context
+        self.connection = connection_for(agent, connection or ConnectionOptions())
         server = self.connection.server
         self.audio_input = audio_input or AudioInputConfig(sample_rate_hz=server.input_rate_hz)
         self.audio_output = audio_output or AudioOutputConfig(sample_rate_hz=server.output_rate_hz)
-        server.check(agent.session_config(self.audio_input, self.audio_output))
+        self._in_charge = AgentInCharge(
+            agent, self.audio_input, self.audio_output, context, self.connection.model, server=server
+        )
         if server.sound_is_elsewhere and (microphone is not None or speaker is not None):
             raise ConfigError("a session with call_id has its sound elsewhere; give it no microphone and no speaker")
         self._microphone = microphone if agent.can(AgentCapability.VOICE_INPUT) else None
@@ -204,8 +211,7 @@ class RealtimeSession:
                         tool_calls=to_tools,
                         fan_out=self._fan_out,
                         view=self._view,
-                        agent=self.agent,
-                        config=self.agent.session_config(self.audio_input, self.audio_output),
+                        in_charge=self._in_charge,
                         connection=self.connection,
                     )
                 )
@@ -305,6 +311,11 @@ class RealtimeSession:
                     await result
             except Exception:
                 log.exception("callback.failed", event_name=event.name)
+
+    @property
+    def agent(self) -> RealtimeAgent:
+        """The agent in charge."""
+        return self._in_charge.agent
 
     @property
     def has_speaker(self) -> bool:
@@ -412,8 +423,8 @@ class RealtimeSession:
 
     async def send_text(self, text: str) -> None:
         """Say something in writing; an answer under way is interrupted."""
-        if not text.strip():
-            raise ConfigError("send_text() needs words; the text is empty")
+        _check_said("send_text()", text)
+        self._check_answers("send_text()")
         if not self.agent.can(AgentCapability.TEXT_INPUT):
             raise ConfigError(f"agent {self.agent.name!r} takes no text; give it AgentCapability.TEXT_INPUT")
         await self._command("text", text=text)
@@ -424,19 +435,37 @@ class RealtimeSession:
         With `interruptible=False` neither speech nor text interrupts it: they are answered when it was heard to its
         end. `interrupt()` silences it all the same.
         """
+        self._check_answers("respond()")
         await self._command("respond", instructions=instructions, interruptible=interruptible)
 
-    async def _command(
-        self,
-        do: CommandName,
-        *,
-        text: str = "",
-        instructions: str | None = None,
-        interruptible: bool = True,
-    ) -> None:
+    async def say(self, text: str, *, interruptible: bool = True) -> None:
+        """Have the agent say exactly this, when nothing else is being said; it becomes part of the conversation.
+
+        It can be interrupted as any answer, or not with `interruptible=False`: see `respond()`.
+        """
+        _check_said("say()", text)
+        self._check_answers("say()")
+        await self._command("say", text=text, interruptible=interruptible)
+
+    async def update_agent(self, agent: RealtimeAgent) -> None:
+        """Have another agent answer from now on; the conversation stays. When this returns, the server has taken it.
+
+        The voice changes only as long as none was heard. The devices stay as they are.
+        Raises: `ConfigError` when the session cannot go on with it, or the server refuses it; the agent that was in
+        charge stays.
+        """
+        await self._command("agent", agent=agent)
+
+    def _check_answers(self, what: str) -> None:
+        if self.agent.transcribes_only:
+            raise ConfigError(
+                f"{what}: agent {self.agent.name!r} only transcribes; give it VOICE_OUTPUT or TEXT_OUTPUT"
+            )
+
+    async def _command(self, do: CommandName, **details: Any) -> None:
         if self._lifetime is None or self._ended_at is not None:
             raise SessionEnded(f"{do!r} needs a running session: call it inside `async with`, before disconnect()")
-        command = Command(do, text=text, instructions=instructions, interruptible=interruptible)
+        command = Command(do, **details)
         try:
             self._commands.send_nowait(command)
         except trio.BrokenResourceError:  # the conversation has ended, and the session is about to
@@ -449,6 +478,13 @@ class RealtimeSession:
             self._waiting.discard(command)
         if command.lost:
             raise SessionEnded(f"the session ended before {do!r} was carried out")
+        if command.refused is not None:
+            raise command.refused
+
+
+def _check_said(what: str, text: str) -> None:
+    if not text.strip():
+        raise ConfigError(f"{what} needs words; the text is empty")
 
 
 def _cause(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -14,7 +14,7 @@ import attrs
 import msgspec
 import trio
 
-from trio_voice.channels import CancelTurn, InboxItem, RunTool, ToolItem, ToolResult, ToolStarted, offer
+from trio_voice.channels import CancelTurn, InboxItem, OfferTools, RunTool, ToolItem, ToolResult, ToolStarted, offer
 from trio_voice.function_tools import FunctionTool
 from trio_voice.logs import log
 
@@ -34,7 +34,8 @@ async def run(
     Cancellation: async tools are cancelled; a plain function goes on in its thread, whose end nobody waits for.
     Closes: `results`.
     """
-    executor = _Executor({function.name: function for function in tools}, results, trio.CapacityLimiter(MAX_THREADS))
+    executor = _Executor(results, trio.CapacityLimiter(MAX_THREADS))
+    executor.offer(0, tools)
     with results:
         async with trio.open_nursery() as nursery:
             async for item in inbox:
@@ -43,17 +44,26 @@ async def run(
                         nursery.start_soon(executor.answer, item)
                     case CancelTurn(turn):
                         executor.cancel(turn)
+                    case OfferTools(after_turn, tools):
+                        executor.offer(after_turn, tools)
 
 
 @attrs.define(eq=False)
 class _Executor:
-    tools: dict[str, FunctionTool]
     results: trio.MemorySendChannel[InboxItem]
     threads: trio.CapacityLimiter
     running: dict[str, tuple[int, trio.CancelScope]] = attrs.Factory(dict)
     """By call id: the turn that called, and the scope to cancel, for tools whose policy it is."""
     cancelled_turn: int = 0
     """Turns at or below it were interrupted: a call of theirs whose task has yet to run must not begin."""
+    offers: list[tuple[int, dict[str, FunctionTool]]] = attrs.Factory(list)
+    """The tools of each agent so far, and the last turn before it was in charge: a call is for those of its turn."""
+
+    def offer(self, after_turn: int, tools: Sequence[FunctionTool]) -> None:
+        self.offers.append((after_turn, {function.name: function for function in tools}))
+
+    def of_turn(self, turn: int) -> dict[str, FunctionTool]:
+        return next((tools for after_turn, tools in reversed(self.offers) if turn > after_turn), {})
 
     def cancel(self, turn: int) -> None:
         self.cancelled_turn = max(self.cancelled_turn, turn)
@@ -67,12 +77,13 @@ class _Executor:
         offer(self.results, ToolStarted(call.turn, call.call_id, call.tool, call.arguments))
         failure: str | None = None
         value: Any = None
-        function = self.tools.get(call.tool)
+        tools = self.of_turn(call.turn)
+        function = tools.get(call.tool)
         may_cancel = function is not None and function.on_interrupt == "cancel" and function.is_async
         if may_cancel and call.turn <= self.cancelled_turn:
             failure = "cancelled: the user interrupted"
         elif function is None:
-            failure = f"there is no tool {call.tool!r}; there are: {', '.join(sorted(self.tools)) or 'none'}"
+            failure = f"there is no tool {call.tool!r}; there are: {', '.join(sorted(tools)) or 'none'}"
         else:
             with trio.move_on_after(function.timeout_s) as timeout, trio.CancelScope() as interrupted:
                 if may_cancel:

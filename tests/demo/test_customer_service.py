@@ -17,7 +17,7 @@ async def answer(items: list[Item], text: str) -> tuple[list[Call], str]:
     items.append(Item.user_text(text))
     calls, spoken = [], []
     while True:
-        parts = reply(items, [function.wire_tool() for function in AGENT.tools], AGENT.instructions).parts
+        parts = reply(items, [function.wire_tool() for function in AGENT.tools], AGENT.instructed(None)).parts
         for part in parts:
             match part:
                 case Say(words):

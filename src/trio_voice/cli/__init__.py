@@ -160,6 +160,28 @@ def serve(**options: Any) -> None:
 
 
 @main.command()
+@click.option("--url", help="A Realtime server. Default: OpenAI where OPENAI_API_KEY is set, else a local server.")
+@click.option("--agent", metavar="MODULE:NAME", default="trio_voice.demo.customer_service:AGENT", show_default=True)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Where the page is.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0 takes a free one.")
+def web(**options: Any) -> None:
+    """Talk to an agent in a browser: its microphone and loudspeaker, with its echo cancellation.
+
+    Each page that is opened is a conversation of its own. Browsers give the microphone only to pages of this computer,
+    or of an https address. Ctrl-C ends it. Needs the extra [browser].
+
+    \b
+    Examples:
+      trio-voice web
+      trio-voice web --agent mine:AGENT --port 0
+      trio-voice web --url ws://127.0.0.1:8765/v1/realtime
+    """
+    from trio_voice.cli import web as page
+
+    running.run(partial(page.serve, options, Console()))
+
+
+@main.command()
 @click.option("--rates", is_flag=True, help="Also try which sample rates each device takes; that takes a while.")
 @click.option("--test", is_flag=True, help="Play a tone, and show how loud it is at the microphone.")
 @click.option("--output", metavar="DEVICE|FILE.wav", help="With --test: the loudspeaker. Default: the default one.")

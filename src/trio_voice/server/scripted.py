@@ -13,6 +13,7 @@ import attrs
 import numpy as np
 import trio
 
+from trio_voice.protocol.verbatim import words_of
 from trio_voice.server.brain import ResponseRequest, ResponseWriter, SpeechDetector
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 MS_PER_CHARACTER = 60
 """How long a clause sounds when its duration is not given: a brisk reader."""
 MAX_MARKED_TURN = 126
+VERBATIM_TURN = MAX_MARKED_TURN
+"""What marks samples of words that the client asked for: they use up no reply."""
 SILENT = np.zeros(0, np.int16)
 
 
@@ -97,7 +100,8 @@ class ScriptedBrain:
     """Answers the n-th response with the n-th of `replies`, hears the n-th of `transcripts`.
 
     `replies` is a sequence of steps (or of step sequences), or a function from the request to steps; asking
-    for more replies than there are fails the response. `transcripts` is a sequence, or a function from the
+    for more replies than there are fails the response. What a client wants said word for word is said, and uses up no
+    reply. `transcripts` is a sequence, or a function from the
     utterance and its rate to words; after the last it hears "utterance 7". Recognition that is cancelled, as
     when the speaker goes on, does not use a transcript up. `think_ms` passes before the first step, `hear_ms`
     before each transcript, `chunk_delay_ms` before each clause, all by `trio.sleep`.
@@ -145,24 +149,31 @@ class ScriptedBrain:
         return self._transcripts[index] if index < len(self._transcripts) else f"utterance {index}"
 
     async def respond(self, request: ResponseRequest, writer: ResponseWriter) -> None:
-        turn, self._answered = self._answered, self._answered + 1
         self.requests.append(request)
+        words = words_of(request.instructions)
+        if words is not None:
+            await self._speak(Say(words), VERBATIM_TURN, 0, request, writer)
+            return
+        turn, self._answered = self._answered, self._answered + 1
         await trio.sleep(self._think_ms / 1000)
         position = 0
         for step in self._steps(turn, request):
             match step:
                 case Say():
-                    await trio.sleep(self._chunk_delay_ms / 1000)
-                    spoken = request.modalities != ["text"]
-                    samples = _samples(step, turn, position, request.rate_hz) if spoken else SILENT
-                    position += len(samples)
-                    await writer.speak(step.text, samples)
+                    position += await self._speak(step, turn, position, request, writer)
                 case Call():
                     await writer.call(step.name, step.arguments)
                 case Wait():
                     await trio.sleep(step.ms / 1000)
                 case Fail():
                     raise RuntimeError(step.message)
+
+    async def _speak(self, say: Say, turn: int, position: int, request: ResponseRequest, writer: ResponseWriter) -> int:
+        """Returns how many samples it took."""
+        await trio.sleep(self._chunk_delay_ms / 1000)
+        samples = _samples(say, turn, position, request.rate_hz) if request.modalities != ["text"] else SILENT
+        await writer.speak(say.text, samples)
+        return len(samples)
 
     def _steps(self, turn: int, request: ResponseRequest) -> Iterator[Step]:
         if callable(self._replies):
