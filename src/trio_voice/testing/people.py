@@ -68,6 +68,8 @@ class Plan:
     session_limit_s: float = 3600.0
     hear_ms: int = 100
     """How long the server takes to recognise an utterance, from the moment in which it suspects its end."""
+    dialect: str = "trio-voice"
+    """Which server is played; one that hears and speaks at 24 kHz."""
 
 
 def plan_of(seed: int, minutes: float = 10.0, *, faults_per_minute: float = 1.5) -> Plan:

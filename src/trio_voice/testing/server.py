@@ -117,7 +117,7 @@ class ServedConnection:
             self._repeats -= 1
             await self._say(frame)
         if self._late:
-            if frame.startswith('{"type":"response.output_audio.delta"'):
+            if frame.startswith(('{"type":"response.output_audio.delta"', '{"type":"response.audio.delta"')):
                 self._last_delta = frame
             elif frame.startswith('{"type":"response.done"') and '"status":"cancelled"' in frame and self._last_delta:
                 self._late -= 1
