@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
+import attrs
 import pytest
 import structlog
 import trio
@@ -21,6 +22,7 @@ from trio_voice import (
     client_secret,
     wire,
 )
+from trio_voice.dialects import DIALECTS
 from trio_voice.protocol import SessionConfig
 from trio_voice.server.listen import serve_stream
 from trio_voice.server.scripted import Say, ScriptedBrain
@@ -53,9 +55,6 @@ async def session_id_with(options: ConnectionOptions, open_stream: OpenStream) -
 
 @pytest.mark.parametrize("auth", ["bearer", "subprotocol"])
 async def test_an_ephemeral_key_opens_a_session_until_it_expires(auth: Any, autojump_clock: MockClock) -> None:
-    import attrs
-
-    from trio_voice import DIALECTS
 
     dialect = attrs.evolve(DIALECTS["trio-voice"], auth=auth)
     async with trio.open_nursery() as nursery:

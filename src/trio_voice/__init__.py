@@ -44,7 +44,6 @@ if TYPE_CHECKING:
         InterruptionPolicy as InterruptionPolicy,
         SessionState as SessionState,
     )
-    from trio_voice.dialects import DIALECTS as DIALECTS, Dialect as Dialect
     from trio_voice.client_secrets import ClientSecret as ClientSecret, client_secret as client_secret
     from trio_voice.audio import AudioFormat as AudioFormat, Frame as Frame
     from trio_voice.tracker import (
@@ -79,7 +78,6 @@ _PUBLIC = {
         "InterruptionPolicy",
         "SessionState",
     ),
-    "dialects": ("DIALECTS", "Dialect"),
     "client_secrets": ("ClientSecret", "client_secret"),
     "audio": ("AudioFormat", "Frame"),
     "tracker": ("ConversationTracker", "ConversationTurn", "SessionMetrics", "ToolUse", "TranscriptLine"),

@@ -5,7 +5,6 @@ Edge: one HTTP request, over the stream that `wire.py` opens.
 
 from __future__ import annotations
 
-from typing import Any
 from urllib.parse import urlsplit
 
 import attrs
@@ -16,14 +15,13 @@ import trio.abc
 from msgspec import UNSET
 from msgspec.structs import replace
 
-from trio_voice import wire
+from trio_voice import http1, wire
 from trio_voice.config import ConnectionOptions
 from trio_voice.errors import ConfigError, WireLost
 from trio_voice.protocol import SessionConfig
 from trio_voice.supervisor import OpenStream, address_of
 
 MAX_ANSWER_BYTES = 1024 * 1024
-RECEIVE_BYTES = 65_536
 
 
 @attrs.frozen
@@ -93,9 +91,8 @@ async def _post(stream: trio.abc.Stream, address: wire.Address, body: bytes) -> 
     status, answer = 0, b""
     try:
         request = h11.Request(method="POST", target=parts.path, headers=headers)
-        sent: list[Any] = [request, h11.Data(data=body), h11.EndOfMessage()]
-        await stream.send_all(b"".join(peer.send(event) or b"" for event in sent))
-        while not isinstance(event := await _next_event(peer, stream), h11.EndOfMessage | h11.ConnectionClosed):
+        await http1.send(peer, stream, request, h11.Data(data=body), h11.EndOfMessage())
+        while not isinstance(event := await http1.next_event(peer, stream), h11.EndOfMessage | h11.ConnectionClosed):
             if isinstance(event, h11.Response):
                 status = event.status_code
             elif isinstance(event, h11.Data) and len(answer) < MAX_ANSWER_BYTES:
@@ -105,9 +102,3 @@ async def _post(stream: trio.abc.Stream, address: wire.Address, body: bytes) -> 
     if not status:
         raise WireLost(f"{address.shown} hung up without an answer", retryable=True)
     return status, answer
-
-
-async def _next_event(peer: h11.Connection, stream: trio.abc.Stream) -> Any:
-    while (event := peer.next_event()) is h11.NEED_DATA:
-        peer.receive_data(bytes(await stream.receive_some(RECEIVE_BYTES)))
-    return event

@@ -38,6 +38,9 @@ REFUSALS = {"model_load_error", "invalid_pipeline", "beta_api_shape_disabled"}
 """Errors in place of `session.created`, after which nothing comes (LocalAI, and OpenAI's end of the beta)."""
 
 
+SOUND = (ResponseOutputAudioDelta, ResponseOutputAudioDone)
+
+
 @attrs.define(eq=False)
 class Configuration:
     """What the server has said of the session on one connection."""
@@ -95,7 +98,7 @@ async def run(
         try:
             while True:
                 event = decode_server_event(await wire.receive())
-                if isinstance(event, ResponseOutputAudioDelta | ResponseOutputAudioDone):
+                if isinstance(event, SOUND) and (rate.is_converting or getattr(event, "sample_rate_hz", None)):
                     for fitted in rate.fitted(event):
                         pass_on(fitted)
                 else:

@@ -23,6 +23,11 @@ class OutputRate:
     """The newest piece that was converted; its item may have more to come."""
     _stream: StreamResampler = attrs.Factory(lambda: StreamResampler(1, 1))
 
+    @property
+    def is_converting(self) -> bool:
+        """Something of an item is held back."""
+        return self._last is not None
+
     def fitted(
         self, event: ResponseOutputAudioDelta | ResponseOutputAudioDone
     ) -> list[ResponseOutputAudioDelta | ResponseOutputAudioDone]:

@@ -17,6 +17,7 @@ import msgspec
 import trio
 import trio.abc
 
+from trio_voice import http1
 from trio_voice.protocol.session_config import SessionConfig
 
 MAX_SECRETS = 1000
@@ -108,7 +109,7 @@ async def answer_request(
     peer = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_BODY_BYTES)
     body, request = b"", None
     try:
-        while not isinstance(event := await _next_event(peer, stream), h11.EndOfMessage | h11.ConnectionClosed):
+        while not isinstance(event := await http1.next_event(peer, stream), h11.EndOfMessage | h11.ConnectionClosed):
             if isinstance(event, h11.Request):
                 request = event
             elif isinstance(event, h11.Data):
@@ -122,8 +123,8 @@ async def answer_request(
     status, answer = _answer(request, body, made, refuse, check)
     content = json.dumps(answer).encode()
     headers = [("Content-Type", "application/json"), ("Content-Length", str(len(content))), ("Connection", "close")]
-    events: list[Any] = [h11.Response(status_code=status, headers=headers), h11.Data(data=content), h11.EndOfMessage()]
-    await stream.send_all(b"".join(peer.send(event) or b"" for event in events))
+    response = h11.Response(status_code=status, headers=headers)
+    await http1.send(peer, stream, response, h11.Data(data=content), h11.EndOfMessage())
 
 
 def _answer(
@@ -156,9 +157,3 @@ def _answer(
 def _error(refusal: Refusal) -> tuple[int, dict[str, Any]]:
     status, code, message = refusal
     return status, {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": code}}
-
-
-async def _next_event(peer: h11.Connection, stream: trio.abc.Stream) -> Any:
-    while (event := peer.next_event()) is h11.NEED_DATA:
-        peer.receive_data(bytes(await stream.receive_some(RECEIVE_BYTES)))
-    return event
