@@ -6,6 +6,7 @@ import base64
 import json
 from typing import Any
 
+import attrs
 import numpy as np
 import pytest
 import trio
@@ -13,6 +14,7 @@ from trio.testing import MockClock
 
 from kit import RATE_HZ, Peer, call, call_peer
 from trio_voice import ConfigError, ConnectionOptions, RealtimeAgent, WireLost, events, tool
+from trio_voice.dialects import DIALECTS
 from trio_voice.server.scripted import ScriptedBrain, marked_samples, tone, turns_in
 from trio_voice.testing import RecordingSpeaker
 
@@ -398,3 +400,44 @@ async def test_a_model_that_cannot_be_loaded_is_told_in_the_server_s_words(
         async with call_peer(serve, connection=connection):
             await trio.sleep_forever()
     assert len(connections) == (2 if retried else 1), "asking again would not help"
+
+
+async def test_words_that_come_as_a_whole_replace_those_before(autojump_clock: MockClock) -> None:
+    """xAI tells all of the user's words each time, and corrects itself."""
+    kind = "conversation.item.input_audio_transcription"
+
+    async def serve(peer: Peer) -> None:
+        await peer.configure()
+        for words in ("Hello", "Hello, my", "Hello, my name is"):
+            await peer.send({"type": f"{kind}.updated", "item_id": "item_user", "transcript": words})
+        await peer.send({"type": f"{kind}.updated", "item_id": "item_user", "transcript": "Yellow, my name is"})
+        await peer.send({"type": f"{kind}.completed", "item_id": "item_user", "transcript": "Hello, my name is Bo."})
+        await peer.drain()
+
+    async with call_peer(serve) as on:
+        told = [await on.next(events.Transcript) for _ in range(5)]
+        assert [event.text for event in told] == [
+            "Hello", "Hello, my", "Hello, my name is", "Yellow, my name is", "Hello, my name is Bo.",
+        ]  # fmt: skip
+        assert [event.delta for event in told] == ["Hello", ", my", " name is", "", ""], "what is new, where it goes on"
+        assert [event.final for event in told] == [False] * 4 + [True]
+        assert [line.text for line in on.session.transcript()] == ["Hello, my name is Bo."]
+
+
+@pytest.mark.other_shapes("Qwen's")
+async def test_a_limit_that_only_the_dialect_knows_is_kept(autojump_clock: MockClock) -> None:
+    """The server says nothing of an end: the session moves before that of the table."""
+    opened_at: list[float] = []
+
+    async def serve(peer: Peer) -> None:
+        opened_at.append(trio.current_time())
+        await peer.configure()
+        await peer.drain()
+
+    began_at = trio.current_time()
+    dialect = attrs.evolve(DIALECTS["qwen"], session_limit_min=4)
+    connection = ConnectionOptions(url="ws://memory/v1/realtime", dialect=dialect, model="m")
+    async with call_peer(serve, connection=connection) as on:
+        await trio.sleep(3 * 60)
+        assert on.session.connection_state.value == "connected"
+    assert [round((at - began_at) / 60) for at in opened_at] == [0, 2]
