@@ -31,7 +31,6 @@ from trio_voice.channels import (
     LinkUp,
     PlaybackItem,
     Send,
-    ToolItem,
     TurnPlayed,
     UplinkItem,
 )
@@ -55,6 +54,7 @@ from trio_voice.server.conversation_items import ConversationItems, Entry, Sound
 from trio_voice.server.refusals import Refused
 from trio_voice.server.scripted import marked_samples
 from trio_voice.testing import RecordingSpeaker
+from trio_voice.tool_items import ToolItem
 from trio_voice.tracker import ConversationTracker
 from trio_voice.utterances import SentAudio
 from trio_voice.wire import Wire

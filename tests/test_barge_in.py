@@ -14,7 +14,7 @@ from kit import RATE_HZ, Peer, call, call_peer
 from test_session_peer import SPEECH_STARTED, created, delta, done
 from trio_voice import AudioOutputConfig, events
 from trio_voice.barge_in import BargeIn, Speaking
-from trio_voice.channels import EventFanOut, Interrupted, PlaybackItem, Send, ToolItem, UplinkItem
+from trio_voice.channels import EventFanOut, Interrupted, PlaybackItem, Send, UplinkItem
 from trio_voice.outbox import Outbox
 from trio_voice.playback_buffer import ItemPosition
 from trio_voice.protocol import (
@@ -28,6 +28,7 @@ from trio_voice.protocol.history import History
 from trio_voice.protocol.server_events import ResponseOutputAudioTranscriptDelta
 from trio_voice.server.scripted import Say, ScriptedBrain, marked_samples, turns_in
 from trio_voice.server_detection import ServerDetection
+from trio_voice.tool_items import ToolItem
 from trio_voice.tracker import ConversationTracker
 
 BURST = 60

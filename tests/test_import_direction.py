@@ -14,6 +14,7 @@ ROOT = Path(trio_voice.__file__).parent
 
 CORE_MODULES = {
     "audio", "errors", "config", "events", "playback_buffer", "agent", "function_tools", "tracker",
+    "agent_tool", "tool_schema", "tool_items",
     "protocol", "logs", "restart_policy", "tool_ledger", "utterances", "gain", "jitter", "tracks",
     "interruption", "voice_activity", "frame_filters", "echo", "server_detection", "dialects", "output_rate",
     "agent_settings", "agent_in_charge", "pauses",

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         RetentionRatio as RetentionRatio,
         Tracing as Tracing,
     )
+    from trio_voice.agent_tool import AgentTool as AgentTool, ToolContext as ToolContext, silent as silent
     from trio_voice.function_tools import FunctionTool as FunctionTool, tool as tool
     from trio_voice.session import RealtimeSession as RealtimeSession
     from trio_voice.config import (
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
         DeviceError as DeviceError,
         EngineMissing as EngineMissing,
         SessionEnded as SessionEnded,
+        ToolArgumentsError as ToolArgumentsError,
         ToolSchemaError as ToolSchemaError,
         TrioVoiceError as TrioVoiceError,
         WireLost as WireLost,
@@ -67,6 +69,7 @@ _PUBLIC = {
     "voice_agent": ("VoiceAgent",),
     "agent": ("RealtimeAgent",),
     "agent_settings": ("Filler", "IdlePrompts", "Prompt", "RetentionRatio", "Tracing"),
+    "agent_tool": ("AgentTool", "ToolContext", "silent"),
     "function_tools": ("FunctionTool", "tool"),
     "session": ("RealtimeSession",),
     "config": (
@@ -86,6 +89,7 @@ _PUBLIC = {
         "DeviceError",
         "EngineMissing",
         "SessionEnded",
+        "ToolArgumentsError",
         "ToolSchemaError",
         "TrioVoiceError",
         "WireLost",

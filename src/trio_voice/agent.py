@@ -34,6 +34,7 @@ from trio_voice.agent_settings import (
     check_voice,
     check_words,
 )
+from trio_voice.agent_tool import AgentTool
 from trio_voice.config import (
     ALL_CAPABILITIES,
     AgentCapability,
@@ -42,7 +43,7 @@ from trio_voice.config import (
     InterruptionPolicy,
 )
 from trio_voice.errors import ConfigError
-from trio_voice.function_tools import FunctionTool, tool
+from trio_voice.function_tools import tool
 from trio_voice.interruption import as_told
 from trio_voice.protocol import (
     AudioConfig,
@@ -60,8 +61,8 @@ Instructions: TypeAlias = "str | Callable[[Any], str]"
 """A text, or a plain function of the session's context that makes one."""
 
 
-def _as_tools(functions: Sequence[FunctionTool | Callable[..., Any]]) -> tuple[FunctionTool, ...]:
-    return tuple(given if isinstance(given, FunctionTool) else tool(given) for given in functions)
+def _as_tools(functions: Sequence[AgentTool | Callable[..., Any]]) -> tuple[AgentTool, ...]:
+    return tuple(given if isinstance(given, AgentTool) else tool(given) for given in functions)
 
 
 def _as_capabilities(given: Iterable[AgentCapability]) -> frozenset[AgentCapability]:
@@ -79,7 +80,7 @@ class RealtimeAgent:
     instructions: Instructions = ""
     """A function is called with the session's context whenever a server has to be told: when a connection is
     configured, and when the agent takes over."""
-    tools: tuple[FunctionTool, ...] = attrs.field(default=(), converter=_as_tools)
+    tools: tuple[AgentTool, ...] = attrs.field(default=(), converter=_as_tools)
     """`@tool` functions; a plain typed function is turned into one."""
     voice: str | VoiceId | None = None
     """A name, or the id of a voice of your own; None leaves it to the server."""
@@ -175,7 +176,7 @@ class RealtimeAgent:
         return not self.capabilities & {AgentCapability.VOICE_OUTPUT, AgentCapability.TEXT_OUTPUT}
 
     @property
-    def offered(self) -> tuple[FunctionTool, ...]:
+    def offered(self) -> tuple[AgentTool, ...]:
         """The tools that the model is told of."""
         return self.tools if self.can(AgentCapability.FUNCTION_CALLING) else ()
 

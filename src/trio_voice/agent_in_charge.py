@@ -65,12 +65,11 @@ class AgentInCharge:
     context: object = None
     model: str | None = None
     """Of the session: it does not change."""
+    server: Dialect = DIALECTS["trio-voice"]
     has_spoken: bool = False
     """The user knows its voice: another one is not taken by a server any more, and would be a surprise."""
     told: SessionConfig | None = None
     """What the server was last told, and took."""
-
-    server: Dialect = DIALECTS["trio-voice"]
 
     def __attrs_post_init__(self) -> None:
         self._check(self.agent)

@@ -13,7 +13,7 @@ from trio_voice.conversation_view import ConversationView
 from trio_voice.outbox import Outbox
 from trio_voice.protocol import ConversationItemCreate, Item, Maybe, ResponseConfig, ResponseCreate
 from trio_voice.protocol.turns import ResponseArbiter
-from trio_voice.protocol.verbatim import VERBATIM as VERBATIM, verbatim, words_of
+from trio_voice.protocol.verbatim import verbatim, words_of
 from trio_voice.server_detection import ServerDetection
 
 

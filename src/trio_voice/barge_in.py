@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias, TypeGuard
 import attrs
 
 from trio_voice import events
-from trio_voice.channels import CancelTurn, Command, Interrupt, Interrupted
+from trio_voice.channels import Command, Interrupt, Interrupted
 from trio_voice.logs import log
 from trio_voice.outbox import Outbox
 from trio_voice.playback_buffer import ItemPosition
@@ -20,6 +20,7 @@ from trio_voice.protocol import ConversationItemCreate, ConversationItemDelete, 
 from trio_voice.protocol.history import History
 from trio_voice.protocol.truncation import plan_truncation
 from trio_voice.server_detection import ServerDetection
+from trio_voice.tool_items import CancelTurn
 from trio_voice.tracker import ConversationTracker
 
 Cause: TypeAlias = Literal["speech", "manual"]

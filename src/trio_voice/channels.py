@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Generic, Literal, TypeAlias, TypeVar
 
@@ -31,10 +31,10 @@ import trio
 
 from trio_voice.errors import ConfigError, SessionEnded
 from trio_voice.events import PROTOCOL_EVENTS, DeviceLost, DeviceRestored, ResponseAudio, SessionEvent
+from trio_voice.tool_items import ToolNews
 
 if TYPE_CHECKING:
     from trio_voice.agent import RealtimeAgent
-    from trio_voice.function_tools import FunctionTool
     from trio_voice.playback_buffer import ItemPosition
     from trio_voice.protocol import ClientEvent, RemoteProtocolError, ServerEvent, UnknownEvent
     from trio_voice.utterances import SentAudio
@@ -128,37 +128,6 @@ class Duck:
 PlaybackItem: TypeAlias = Play | Interrupt | EndTurn | Hold | Duck
 
 
-# --- conversation → tool executor -----------------------------------------------------------------
-
-
-@attrs.frozen
-class RunTool:
-    """A completed function call of `turn`."""
-
-    turn: int
-    call_id: str
-    tool: str
-    arguments: str
-
-
-@attrs.frozen
-class CancelTurn:
-    """`turn` was interrupted: end those of its tools whose policy is to be cancelled."""
-
-    turn: int
-
-
-@attrs.frozen
-class OfferTools:
-    """What calls of later turns than `after_turn` may run: another agent has taken over."""
-
-    after_turn: int
-    tools: Sequence[FunctionTool]
-
-
-ToolItem: TypeAlias = RunTool | CancelTurn | OfferTools
-
-
 # --- everyone → conversation ----------------------------------------------------------------------
 
 
@@ -233,26 +202,6 @@ class Interrupted:
 
 
 @attrs.frozen
-class ToolStarted:
-    turn: int
-    call_id: str
-    tool: str
-    arguments: str
-
-
-@attrs.frozen
-class ToolResult:
-    """`output` is the JSON text (or plain text) that the model is told."""
-
-    turn: int
-    call_id: str
-    tool: str
-    output: str
-    failed: bool
-    duration_ms: float
-
-
-@attrs.frozen
 class VoiceHeard:
     """The microphone's own detection: a voice began, has lasted for `min_speech_ms`, or ended."""
 
@@ -260,7 +209,19 @@ class VoiceHeard:
 
 
 CommandName: TypeAlias = Literal[
-    "listen", "stop_listening", "pause", "resume", "mute", "unmute", "interrupt", "respond", "text", "say", "agent"
+    "listen",
+    "stop_listening",
+    "pause",
+    "resume",
+    "mute",
+    "unmute",
+    "interrupt",
+    "respond",
+    "text",
+    "say",
+    "agent",
+    "approve",
+    "reject",
 ]
 
 
@@ -273,9 +234,15 @@ class Command:
     instructions: str | None = None
     interruptible: bool = True
     agent: RealtimeAgent | None = None
+    call_id: str = ""
+    """Of the tool's call that is approved or rejected."""
     done: trio.Event = attrs.Factory(trio.Event)
-    lost: bool = False  # the session ended first
-    refused: ConfigError | None = None  # why it was not carried out
+    lost: bool = False
+    """The session ended first."""
+    refused: ConfigError | None = None
+    """Why it was not carried out."""
+    in_time: bool = False
+    """It was about a call that waited for it."""
 
 
 DeviceNews: TypeAlias = DeviceLost | DeviceRestored
@@ -287,8 +254,7 @@ InboxItem: TypeAlias = (
     | TurnStarted
     | TurnPlayed
     | Interrupted
-    | ToolStarted
-    | ToolResult
+    | ToolNews
     | VoiceHeard
     | Command
     | DeviceNews

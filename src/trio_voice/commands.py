@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import assert_never
 
 import attrs
+import trio
 
 from trio_voice.agent_change import AgentChange
 from trio_voice.answers import Answers
@@ -21,6 +22,7 @@ from trio_voice.initiative import Initiative
 from trio_voice.microphone_gate import MicrophoneGate
 from trio_voice.outbox import Outbox
 from trio_voice.protocol import ResponseCreate
+from trio_voice.tool_items import Verdict
 from trio_voice.user_turn import UserTurn
 
 
@@ -76,6 +78,12 @@ class Commands:
                 self.asking.say(command.text, interruptible=command.interruptible)
             case "agent":
                 self.change.ask(command)
+                return
+            case "approve" | "reject":
+                try:
+                    self.outbox.run_tool(Verdict(command))
+                except trio.WouldBlock:
+                    command.done.set()
                 return
             case _:
                 assert_never(command.do)

@@ -28,12 +28,8 @@ from trio_voice.channels import (
     Interrupted,
     LinkDown,
     LinkUp,
-    OfferTools,
     PlaybackItem,
     Send,
-    ToolItem,
-    ToolResult,
-    ToolStarted,
     TurnPlayed,
     TurnStarted,
     VoiceHeard,
@@ -62,6 +58,15 @@ from trio_voice.protocol.turns import ResponseArbiter
 from trio_voice.resumption import Resumption
 from trio_voice.server_detection import ServerDetection
 from trio_voice.tool_calls import ToolCalls
+from trio_voice.tool_items import (
+    ApprovalWanted,
+    OfferTools,
+    ToolBegun,
+    ToolItem,
+    ToolProgressed,
+    ToolResult,
+    ToolStarted,
+)
 from trio_voice.transcripts import Transcripts
 from trio_voice.user_turn import UserTurn
 from trio_voice.utterances import Utterances
@@ -92,7 +97,7 @@ async def run(
     outbox = Outbox(playback, tool_calls, fan_out, unconfirmed=unconfirmed, dialect=connection.server)
     detection = ServerDetection(as_told(agent.interruption, agent.turn_detection))
     barge_in = BargeIn(outbox, view.history, view.tracker, detection)
-    microphone, tools = MicrophoneGate(outbox, view, agent), ToolCalls(outbox, view.tracker, barge_in)
+    microphone, tools = MicrophoneGate(outbox, view, agent), ToolCalls(outbox, view.tracker, barge_in, view.history)
     utterances = Utterances(push_to_talk=agent.turn_detection is None)
     conductor = _Conductor(outbox, view, in_charge, barge_in, microphone, tools, utterances, detection)
     try:
@@ -215,11 +220,9 @@ class _Conductor:
             case Interrupted():
                 self.barge_in.silenced(item, self.answers.speaking)
                 self.commands.carry_out_postponed()
-            case ToolStarted():
-                self.tools.started(item)
-            case ToolResult():
-                self.tools.finished(item)
-                self._answer_if_owed()
+            case ToolStarted() | ApprovalWanted() | ToolBegun() | ToolProgressed() | ToolResult():
+                self.tools.take(item)
+                self._speak_of_tools()
             case VoiceHeard(change):
                 self.user.voice_heard(change)
             case Command():
@@ -344,7 +347,7 @@ class _Conductor:
         self.user.agent = self.microphone.agent = agent
         self.initiative.follow(agent)
         self.user.judge.follow(agent.interruption, agent.turn_detection)
-        self.outbox.run_tool(OfferTools(answer.turn if answer is not None else 0, agent.tools))
+        self.outbox.run_tool(OfferTools(answer.turn if answer is not None else 0, agent.tools, agent))
 
     def _resume_conversation(self) -> None:
         self.change.connected()
@@ -354,7 +357,7 @@ class _Conductor:
         if self.resumption.response_owed and not asked:
             self.asking.respond(ResponseCreate())
         self.resumption.response_owed = False
-        self._answer_if_owed()
+        self._speak_of_tools()
 
     # --- what the server says ---------------------------------------------------------------------
 
@@ -363,8 +366,9 @@ class _Conductor:
             self.outbox.emit(events.ServerEventReceived(at=self.outbox.now, event=event))
         if turn is not None and self.answers.begun(turn, event, self.epoch):
             is_verbatim = self.answers.speaking is not None and self.answers.speaking.is_verbatim
-            if not is_verbatim:
-                self.tools.ledger.answer_owed = self.resumption.response_owed = False
+            if not is_verbatim:  # words of our own tell nothing of what is awaited
+                self.resumption.response_owed = False
+                self.tools.ledger.response_began()
         self.in_charge.has_spoken |= isinstance(event, VOICE)
         if isinstance(event, on.ResponseOutputAudioDelta):  # first: by far the most frequent
             if turn is not None and turn > self.barge_in.floor and self.outbox.fan_out.wants_audio:
@@ -404,13 +408,15 @@ class _Conductor:
                 self.utterances.words_known(event.item_id)
                 if not (event.transcript and self.asking.answers) and self.view.phase is SessionState.PROCESSING:
                     self.answers.settle()  # a noise, or words that are only written down: no answer will come
-                self._answer_if_owed()
+                self._speak_of_tools()
             case on.ConversationItemInputAudioTranscriptionFailed():
                 if not self.asking.answers and self.view.phase is SessionState.PROCESSING:
                     self.answers.settle()
             case on.ResponseOutputItemAdded():
                 if turn is not None and event.item.type == "message" and event.item.id:
                     self.answers.item_added(turn, event.item.id)
+            case on.ConversationItemAdded() | on.ConversationItemCreated():
+                self.tools.ledger.arrived(event.item.call_id or event.item.id or "")
             case on.ResponseOutputAudioDone():
                 self.barge_in.complete_items.add(event.item_id)
             case on.ResponseOutputItemDone():
@@ -418,14 +424,14 @@ class _Conductor:
                     self.barge_in.complete_items.add(event.item.id)
                 elif event.item.type == "function_call":
                     self.tools.called(turn or 0, event.item)
-                    self._answer_if_owed()
+                    self._speak_of_tools()
             case on.OutputAudioBufferStarted() | on.OutputAudioBufferStopped() | on.OutputAudioBufferCleared():
                 if turn is not None:
                     self.answers.sounds_elsewhere(turn, isinstance(event, on.OutputAudioBufferStarted))
             case on.ResponseDone():
                 if turn is not None:
                     self.answers.done(turn, event)
-                self._answer_if_owed()
+                self._speak_of_tools()
 
     def _server_error(self, event: on.ErrorEvent) -> None:
         error = event.error
@@ -448,10 +454,14 @@ class _Conductor:
 
     # --- tools ------------------------------------------------------------------------------------
 
-    def _answer_if_owed(self) -> None:
-        """Ask for the response that tells the user what the tools found: once, when all have answered."""
+    def _speak_of_tools(self) -> None:
+        """Ask for the response that tells the user what the tools found: once, when all have answered. Until then for
+        what one of them says of its progress."""
         ledger = self.tools.ledger
-        free = self.view.connected and not self.user.is_speaking and not self.arbiter.active
-        if free and ledger.answer_owed and not ledger.running:
-            ledger.answer_owed = False
+        if not self.view.connected or self.user.is_speaking or self.arbiter.active or self.arbiter.asked:
+            return
+        if ledger.owed and not ledger.running:
+            ledger.response_asked()
             self.asking.respond(ResponseCreate())
+        elif (progress := self.tools.due_progress()) is not None:
+            self.asking.fill(progress)

@@ -171,7 +171,7 @@ class UserIdle(SessionEvent):
 
 @attrs.frozen(kw_only=True)
 class ToolCalled(SessionEvent):
-    """A tool begins to run."""
+    """The model has called a tool. It runs at once, unless it has to be approved first, or waits for others."""
 
     name: ClassVar[str] = "tool_call"
     turn: int
@@ -191,6 +191,29 @@ class ToolFinished(SessionEvent):
     output: str
     failed: bool
     duration_ms: float
+
+
+@attrs.frozen(kw_only=True)
+class ToolApproval(SessionEvent):
+    """A call waits until `session.approve(call_id)` or `session.reject(call_id)`. `agent`: the name of who made it."""
+
+    name: ClassVar[str] = "tool_approval"
+    turn: int
+    call_id: str
+    tool: str
+    arguments: str
+    agent: str
+
+
+@attrs.frozen(kw_only=True)
+class ToolProgress(SessionEvent):
+    """A running tool says how it is going; the agent says `text` aloud when nobody else speaks."""
+
+    name: ClassVar[str] = "tool_progress"
+    turn: int
+    call_id: str
+    tool: str
+    text: str
 
 
 @attrs.frozen(kw_only=True)

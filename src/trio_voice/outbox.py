@@ -9,7 +9,7 @@ import trio
 from msgspec.structs import replace
 
 from trio_voice import events
-from trio_voice.channels import EventFanOut, PlaybackItem, Send, SetMicrophone, ToolItem, UplinkItem, offer
+from trio_voice.channels import EventFanOut, PlaybackItem, Send, SetMicrophone, UplinkItem, offer
 from trio_voice.dialects import DIALECTS, Dialect
 from trio_voice.logs import log
 from trio_voice.protocol import (
@@ -19,6 +19,7 @@ from trio_voice.protocol import (
     ConversationItemTruncate,
     server_events as on,
 )
+from trio_voice.tool_items import ToolItem
 
 UNCONFIRMED_CAPACITY = 256
 """When full the oldest is forgotten: a server that confirms nothing must not cost memory for ever."""

@@ -29,7 +29,6 @@ from trio_voice.channels import (
     EventStream,
     InboxItem,
     PlaybackItem,
-    ToolItem,
 )
 from trio_voice.config import (
     AgentCapability,
@@ -42,11 +41,12 @@ from trio_voice.config import (
 from trio_voice.conversation_view import ConversationView
 from trio_voice.device_recovery import DeviceRecovery
 from trio_voice.echo import EchoGate, PlaybackReference
-from trio_voice.errors import ConfigError, SessionEnded
+from trio_voice.errors import ConfigError, SessionEnded, cause_of
 from trio_voice.events import EVENT_NAMES, PROTOCOL_EVENTS, Disconnected, ResponseAudio, SessionEvent
 from trio_voice.frame_filters import FrameFilter
 from trio_voice.logs import log
 from trio_voice.protocol.history import History
+from trio_voice.tool_items import ToolItem
 from trio_voice.tracker import ConversationTracker, ConversationTurn, SessionMetrics, TranscriptLine
 from trio_voice.voice_activity import EnergyDetector, VoiceDetector, VoiceMeter
 
@@ -80,31 +80,33 @@ class RealtimeSession:
         capture_filters: Sequence[FrameFilter] = (),
         playback_filters: Sequence[FrameFilter] = (),
         metadata: dict[str, Any] | None = None,
+        approver: tools.Approver | None = None,
         open_stream: supervisor.OpenStream | None = None,
         wall_clock: Callable[[], float] = time.time,
         rng: random.Random | None = None,
     ) -> None:
-        """`context` is your own object, for instructions that are made of it, and for tools.
+        """`context` is your own object, for instructions that are made of it; tools find it in their `ToolContext`.
 
         `microphone` and `speaker` are opened when the agent's capabilities ask for them; None goes without.
 
         `capture_filters` see the microphone's frames after what `audio_input` asks for, and before they are sent;
         `playback_filters` see the blocks that the speaker takes.
 
-        Raises: `ConfigError` for an echo policy without what it needs, for settings that cannot be together, and for
-        what the server cannot do.
+        `approver`, plain or async, is asked about calls of tools that need approval; without it,
+        `approve()` and `reject()` answer.
+
+        Raises: `ConfigError` for settings that cannot be together, and for what the server cannot do.
 
         For tests: `open_stream` makes the byte stream of each connection in place of the network; `wall_clock` tells
         the date, against which a server's session limit is read; `rng` spreads the attempts to reconnect.
         """
         self.context = context
+        self._approver = approver
         self.connection = connection_for(agent, connection or ConnectionOptions())
-        server = self.connection.server
+        server, model = self.connection.server, self.connection.model
         self.audio_input = audio_input or AudioInputConfig(sample_rate_hz=server.input_rate_hz)
         self.audio_output = audio_output or AudioOutputConfig(sample_rate_hz=server.output_rate_hz)
-        self._in_charge = AgentInCharge(
-            agent, self.audio_input, self.audio_output, context, self.connection.model, server=server
-        )
+        self._in_charge = AgentInCharge(agent, self.audio_input, self.audio_output, context, model, server)
         if server.sound_is_elsewhere and (microphone is not None or speaker is not None):
             raise ConfigError("a session with call_id has its sound elsewhere; give it no microphone and no speaker")
         self._microphone = microphone if agent.can(AgentCapability.VOICE_INPUT) else None
@@ -202,7 +204,8 @@ class RealtimeSession:
                     hear = partial(capture.run, frames, microphone=microphone, config=self.audio_input)
                     hear = partial(hear, recovery=self._hearing, filters=self._capture_filters, voice=self._voice)
                     await nursery.start(partial(hear, reports=to_conversation.clone()))
-                nursery.start_soon(partial(tools.run, tool_items, to_conversation.clone(), tools=self.agent.tools))
+                execute = partial(tools.run, tool_items, to_conversation.clone(), tools=self.agent.tools)
+                nursery.start_soon(partial(execute, context=self.context, agent=self.agent, approver=self._approver))
                 nursery.start_soon(
                     partial(
                         conversation.run,
@@ -255,7 +258,7 @@ class RealtimeSession:
                 yield
                 await self.disconnect()
         except BaseExceptionGroup as group:
-            raise _cause(group) from None
+            raise cause_of(group) from None
 
     async def disconnect(self) -> None:
         """End the session; the body of `async with` goes on. Takes at most about a second, whatever the peer does."""
@@ -456,13 +459,21 @@ class RealtimeSession:
         """
         await self._command("agent", agent=agent)
 
+    async def approve(self, call_id: str) -> bool:
+        """Let a call run that waits for it (event `tool_approval`). False when it does not wait, or no more."""
+        return (await self._command("approve", call_id=call_id)).in_time
+
+    async def reject(self, call_id: str, reason: str = "") -> bool:
+        """The call does not run; the model is told so, and the reason. False when it does not wait, or no more."""
+        return (await self._command("reject", call_id=call_id, text=reason)).in_time
+
     def _check_answers(self, what: str) -> None:
         if self.agent.transcribes_only:
             raise ConfigError(
                 f"{what}: agent {self.agent.name!r} only transcribes; give it VOICE_OUTPUT or TEXT_OUTPUT"
             )
 
-    async def _command(self, do: CommandName, **details: Any) -> None:
+    async def _command(self, do: CommandName, **details: Any) -> Command:
         if self._lifetime is None or self._ended_at is not None:
             raise SessionEnded(f"{do!r} needs a running session: call it inside `async with`, before disconnect()")
         command = Command(do, **details)
@@ -480,20 +491,9 @@ class RealtimeSession:
             raise SessionEnded(f"the session ended before {do!r} was carried out")
         if command.refused is not None:
             raise command.refused
+        return command
 
 
 def _check_said(what: str, text: str) -> None:
     if not text.strip():
         raise ConfigError(f"{what} needs words; the text is empty")
-
-
-def _cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The one error in a group of one, however deep; else the group.
-
-    A method that was waiting when the session broke has raised `SessionEnded`: that follows from the error that broke
-    it, and would only hide it.
-    """
-    error: BaseException = group.split(SessionEnded)[1] or group
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error

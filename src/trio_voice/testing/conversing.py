@@ -23,8 +23,7 @@ from trio_voice.config import AudioInputConfig, AudioOutputConfig, ConnectionOpt
 from trio_voice.devices import OpenSpeaker, Pull
 from trio_voice.devices.wav import SoftwareSpeaker
 from trio_voice.errors import SessionEnded
-from trio_voice.events import ResponseEnd, ResponseStart
-from trio_voice.function_tools import FunctionTool, tool
+from trio_voice.events import ResponseEnd, ResponseStart, ToolApproval
 from trio_voice.protocol import TurnDetection
 from trio_voice.server import input_audio
 from trio_voice.server.scripted import ScriptedBrain, tone
@@ -33,6 +32,7 @@ from trio_voice.session import RealtimeSession
 from trio_voice.testing.checks import CLOSING_S, CheapDetector, CheapResampler, Ear, Violation, Watch
 from trio_voice.testing.devices import ScriptedMicrophone
 from trio_voice.testing.direct import DIRECT_FAULTS, DIRECT_FRAME_MS, DirectServer, without_bytes
+from trio_voice.testing.drawn_tools import decide, tools_of
 from trio_voice.testing.faults import Fault, FaultKind
 from trio_voice.testing.people import MAX_TURNS, Action, Answers, Plan, PlannedFault, State, is_of_connecting
 from trio_voice.testing.server import FaultyServer, memory_server
@@ -61,7 +61,8 @@ class Outcome:
     cells: Counter[tuple[FaultKind, State]] = attrs.Factory(Counter)
     reconnects: int = 0
     interruptions: int = 0
-    tool_calls: int = 0
+    tools: Counter[str] = attrs.Factory(Counter)
+    """Calls, by the name of the tool."""
     rotations: int = 0
     turns: int = 0
     wall_s: float = 0.0
@@ -121,7 +122,7 @@ def _cheap_hearing() -> Iterator[None]:
 
 async def _hold(plan: Plan, is_direct: bool, clock: VirtualClock) -> Outcome:
     tasks_before = trio.lowlevel.current_statistics().tasks_living
-    answers, ear = Answers(plan.seed), Ear()
+    answers, ear = Answers(plan.seed, plan.tools), Ear()
     watch = Watch(ear)
     brain = ScriptedBrain(
         answers, lambda samples, rate_hz: "yes please", think_ms=plan.think_ms, chunk_delay_ms=plan.clause_delay_ms,
@@ -141,7 +142,7 @@ async def _hold(plan: Plan, is_direct: bool, clock: VirtualClock) -> Outcome:
         server.watch = watch.message
         microphone = _Microphone(sleep_until=clock.sleep_until)
         session = RealtimeSession(
-            RealtimeAgent(tools=_tools(watch), turn_detection=None if plan.push_to_talk else TurnDetection()),
+            RealtimeAgent(tools=tools_of(watch), turn_detection=None if plan.push_to_talk else TurnDetection()),
             connection=ConnectionOptions(
                 url="ws://memory/v1/realtime", model="any", dialect=plan.dialect, native_resume=False
             ),
@@ -191,7 +192,7 @@ async def _hold(plan: Plan, is_direct: bool, clock: VirtualClock) -> Outcome:
         weather.cells,
         watch.reconnects,
         watch.interruptions,
-        len(watch.called),
+        watch.tools_called,
         weather.rotations,
         len(watch.turns),
         ended_by=str(lost or ""),
@@ -207,6 +208,8 @@ async def _listen(session: RealtimeSession, watch: Watch, weather: _Weather) -> 
             if isinstance(event, ResponseStart | ResponseEnd):
                 weather.last_stir_at = trio.current_time()
                 weather.answered += isinstance(event, ResponseEnd)
+            if isinstance(event, ToolApproval):
+                weather.nursery.start_soon(decide, event, session, watch)
             watch.event(event)
             weather.look()
 
@@ -397,45 +400,6 @@ class _Weather:
         quiet = trio.current_time() - self.last_stir_at > SILENT_S
         waits = self.session.state in (SessionState.CONNECTED, SessionState.LISTENING)
         return quiet and waits and not self.watch.tools_running
-
-
-def _tools(watch: Watch) -> list[FunctionTool]:
-    async def run(number: int, seconds: float) -> str:
-        watch.tool_runs[number] += 1
-        watch.tools_running += 1
-        try:
-            await trio.sleep(seconds)
-        finally:
-            watch.tools_running -= 1
-        return f"done {number}"
-
-    @tool
-    async def look_up(number: int) -> str:
-        """Look something up."""
-        return await run(number, 0.05)
-
-    @tool(on_interrupt="cancel")
-    async def search_slowly(number: int) -> str:
-        """Search for a long time."""
-        return await run(number, 1 + number % 5)
-
-    @tool
-    async def place_order(number: int) -> str:
-        """Order something."""
-        return await run(number, 0.8)
-
-    @tool
-    async def break_down(number: int) -> str:
-        """Fail."""
-        await run(number, 0.3)
-        raise RuntimeError("broken, as planned")
-
-    @tool(timeout_s=3)
-    async def hang(number: int) -> str:
-        """Never answer."""
-        return await run(number, 1e6)
-
-    return [look_up, search_slowly, place_order, break_down, hang]
 
 
 @attrs.define(eq=False)
