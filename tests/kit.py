@@ -195,7 +195,7 @@ async def call_peer(
         session = RealtimeSession(
             agent or RealtimeAgent(),
             connection=connection,
-            speaker=speaker,
+            speaker=speaker if connection.call_id is None else None,
             open_stream=open_stream,
             audio_output=options.pop("audio_output", NO_FADE),
             **options,

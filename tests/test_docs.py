@@ -36,6 +36,7 @@ from trio_voice.config import (
     InterruptionPolicy,
     SessionState,
 )
+from trio_voice.dialects import CAPABILITIES, DIALECTS
 from trio_voice.echo import REFERENCE_BLOCKS
 from trio_voice.events import EVENT_NAMES
 from trio_voice.function_tools import FunctionTool
@@ -262,6 +263,29 @@ def test_the_table_of_channels_says_the_capacities() -> None:
         "inbox": f"{channels.INBOX_CAPACITY} items",
         "session events": f"{channels.EVENTS_CAPACITY} for each listener",
     }
+
+
+def test_the_table_of_dialects_is_that_of_the_code() -> None:
+    page = "docs/reference/dialects.md"
+    meanings = {row[0]: row[1].strip("`") for row in table_under(page, "What a server may lack")}
+    assert meanings == {name: meaning.strip("`") for name, meaning in CAPABILITIES.items()}
+    rows = {row[0]: row[1:] for row in table_under(page, "The table")}
+    assert list(rows) == list(DIALECTS)
+    for name, dialect in DIALECTS.items():
+        limit = str(dialect.session_limit_min or "")
+        lacks, unknown = (sorted(names.split(", ")) if names else [] for names in rows[name][6:8])
+        model = dialect.model or ("you name it" if dialect.needs_model else "")
+        assert rows[name][:4] == [dialect.url, model, dialect.auth, dialect.shape]
+        assert [rates_told(text) for text in rows[name][4:6]] == [
+            list(dialect.input_rates_hz), list(dialect.output_rates_hz)
+        ]  # fmt: skip
+        assert (lacks, unknown) == (sorted(dialect.lacks), sorted(dialect.unknown))
+        assert rows[name][8:] == ["yes" if dialect.native_resume else "", limit]
+
+
+def rates_told(text: str) -> list[int]:
+    low, is_range, high = text.partition(" to ")
+    return list(range(int(low), int(high) + 1)) if is_range else [int(rate) for rate in text.split(", ")]
 
 
 def test_every_counter_of_drops_is_explained() -> None:

@@ -16,7 +16,7 @@ CORE_MODULES = {
     "audio", "errors", "config", "events", "playback_buffer", "agent", "function_tools", "tracker",
     "agent_tool", "tool_schema", "tool_items",
     "protocol", "logs", "restart_policy", "tool_ledger", "utterances", "gain", "jitter", "tracks",
-    "mcp_servers",
+    "mcp_servers", "dialects", "output_rate",
     "tape", "interruption", "voice_activity", "frame_filters", "echo", "server_detection",
     "agent_settings", "agent_in_charge",
     "guardrail_functions", "handoff_tools",

@@ -59,6 +59,7 @@ if TYPE_CHECKING:
         InterruptionPolicy as InterruptionPolicy,
         SessionState as SessionState,
     )
+    from trio_voice.client_secrets import ClientSecret as ClientSecret, client_secret as client_secret
     from trio_voice.audio import AudioFormat as AudioFormat, Frame as Frame
     from trio_voice.tracker import (
         ConversationTracker as ConversationTracker,
@@ -110,6 +111,7 @@ _PUBLIC = {
         "InterruptionPolicy",
         "SessionState",
     ),
+    "client_secrets": ("ClientSecret", "client_secret"),
     "audio": ("AudioFormat", "Frame"),
     "tracker": ("ConversationTracker", "ConversationTurn", "SessionMetrics", "ToolUse", "TranscriptLine"),
     "protocol.history": ("HistoryItem",),

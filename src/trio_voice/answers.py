@@ -102,7 +102,8 @@ class Answers:
             self.speaking.done = True
             if not self.outbox.speaks:
                 self.barge_in.complete_items.clear()
-                self._over(turn)
+                if not self.speaking.sounds_elsewhere:
+                    self._over(turn)
         self.outbox.play(EndTurn(turn))
         self.outbox.emit(
             events.ResponseEnd(
@@ -120,6 +121,13 @@ class Answers:
             )
         if following is not None:
             self.outbox.send(following)
+
+    def sounds_elsewhere(self, turn: int, sounds: bool) -> None:
+        """The server has begun or ended playing it, in a call."""
+        if self.speaking is not None and self.speaking.turn == turn:
+            self.speaking.sounds_elsewhere = sounds
+            if self.speaking.done and not sounds:
+                self._over(turn)
 
     def played(self, news: TurnPlayed) -> None:
         """All of it was heard."""
@@ -147,9 +155,12 @@ class Answers:
         """What was being made will not be finished."""
         self.arbiter.on_connection_lost()
         self.cancel_when_created = None
-        if self.speaking is not None and not self.speaking.done:
+        if self.speaking is None:
+            return
+        if not self.speaking.done:
             self.speaking.done = True
             self.outbox.play(EndTurn(self.speaking.turn))
+        self.sounds_elsewhere(self.speaking.turn, False)  # for all we will be told
 
     def settle(self) -> None:
         """Nobody speaks, and nothing is awaited."""

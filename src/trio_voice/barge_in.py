@@ -16,7 +16,7 @@ from trio_voice.channels import Command, Interrupt, Interrupted
 from trio_voice.logs import log
 from trio_voice.outbox import Outbox
 from trio_voice.playback_buffer import ItemPosition
-from trio_voice.protocol import ConversationItemCreate, ConversationItemDelete, Item
+from trio_voice.protocol import ConversationItemCreate, ConversationItemDelete, Item, OutputAudioBufferClear
 from trio_voice.protocol.history import History
 from trio_voice.protocol.truncation import plan_truncation
 from trio_voice.server_detection import ServerDetection
@@ -46,6 +46,8 @@ class Speaking:
     """It says words that were given to it, and answers nothing."""
     cancelled_there: bool = False
     """The server has cancelled it by itself."""
+    sounds_elsewhere: bool = False
+    """The server is playing it: the sound of a call is not ours."""
 
 
 @attrs.define(eq=False)
@@ -97,6 +99,8 @@ class BargeIn:
             self.outbox.play(Interrupt(speaking.turn))
         else:
             self.silenced(Interrupted(speaking.turn, (), 0.0), speaking)
+            if self.outbox.dialect.sound_is_elsewhere and not speaking.cancelled_there:
+                self.outbox.send(OutputAudioBufferClear())
         return True
 
     def item_added(self, turn: int, item_id: str, speaking: Speaking | None) -> None:
@@ -124,7 +128,7 @@ class BargeIn:
         heard_ms = sum(position.heard_ms for position in news.positions)
         self.tracker.agent_played(self.outbox.now, heard_ms, news.underruns)
         self._cut_record(news.positions, unheard_items)
-        if active or news.discarded_ms > 0:
+        if active or news.discarded_ms > 0 or (interrupted is not None and interrupted.sounds_elsewhere):
             self._report(news, cause)
         self._restore(set(self.unrestored))
         if not self.under_way:

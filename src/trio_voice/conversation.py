@@ -36,7 +36,7 @@ from trio_voice.channels import (
     receive_until,
 )
 from trio_voice.commands import Commands
-from trio_voice.config import SessionState
+from trio_voice.config import ConnectionOptions, SessionState
 from trio_voice.conversation_view import ConversationView
 from trio_voice.errors import ConfigError
 from trio_voice.guarding import Guarding
@@ -50,6 +50,7 @@ from trio_voice.microphone_gate import MicrophoneGate
 from trio_voice.outbox import Outbox
 from trio_voice.pauses import FillerWatch, IdleWatch
 from trio_voice.protocol import (
+    ClientEvent,
     ResponseCreate,
     ServerEvent,
     SessionUpdate,
@@ -83,15 +84,17 @@ async def run(
     fan_out: EventFanOut,
     view: ConversationView,
     in_charge: AgentInCharge,
-    native_resume: bool = False,
+    connection: ConnectionOptions | None = None,
 ) -> None:
-    """Conduct until `inbox` is closed. `native_resume`: the server keeps the conversation through a loss.
+    """Conduct until `inbox` is closed. `connection`: what its server can, and whether that keeps the conversation
+    through a loss.
 
     Raises: `ConfigError` when the server refuses the configuration, or there can be none.
     Closes: its sending ends, and every event stream.
     """
-    agent = in_charge.agent
-    outbox = Outbox(playback, tool_calls, fan_out, checks, unconfirmed={} if native_resume else None)
+    connection, agent = connection or ConnectionOptions(), in_charge.agent
+    unconfirmed: dict[str, ClientEvent] | None = {} if connection.native_resume else None
+    outbox = Outbox(playback, tool_calls, fan_out, checks, unconfirmed=unconfirmed, dialect=connection.server)
     detection = ServerDetection(as_told(agent.interruption, agent.turn_detection))
     barge_in = BargeIn(outbox, view.history, view.tracker, detection)
     microphone, tools = MicrophoneGate(outbox, view, agent), ToolCalls(outbox, view.tracker, barge_in, view.history)
@@ -479,6 +482,9 @@ class _Conductor:
                 elif event.item.type == "function_call":
                     self.tools.called(turn or 0, event.item)
                     self._speak_of_tools()
+            case on.OutputAudioBufferStarted() | on.OutputAudioBufferStopped() | on.OutputAudioBufferCleared():
+                if turn is not None:
+                    self.answers.sounds_elsewhere(turn, isinstance(event, on.OutputAudioBufferStarted))
             case on.ResponseDone():
                 if turn is not None:
                     self.answers.done(turn, event)

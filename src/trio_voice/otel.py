@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from trio_voice.tracker import ConversationTurn
 
 Attributes = dict[str, Any]
+PROVIDERS = {"azure": "azure.ai.openai", "xai": "x_ai"}
+"""Of dialects, where the conventions have another name for it."""
 
 
 async def export(
@@ -173,7 +175,8 @@ class _Follower:
     def common(self) -> Attributes:
         """What every span and every figure says."""
         options = self.session.connection
-        said: Attributes = {"gen_ai.provider.name": "azure.ai.openai" if options.azure else "openai"}
+        provider = PROVIDERS.get(options.server.name, options.server.name)
+        said: Attributes = {"gen_ai.provider.name": provider}
         if options.model is not None:
             said["gen_ai.request.model"] = options.model
         return said

@@ -108,8 +108,8 @@ class RealtimeSession(HistoryMethods):
         `approver`, plain or async, is asked about calls of tools that need approval; without it,
         `approve()` and `reject()` answer.
 
-        Raises: `ConfigError` for an echo policy without what it needs, for settings that cannot be together, and for a
-        `history` that is none.
+        Raises: `ConfigError` for settings that cannot be together, for what the server cannot do, and for a `history`
+        that is none.
 
         For tests: `open_stream` makes the byte stream of each connection in place of the network; `wall_clock` tells
         the date, against which a server's session limit is read; `rng` spreads the attempts to reconnect.
@@ -117,9 +117,12 @@ class RealtimeSession(HistoryMethods):
         self.context = context
         self._approver = approver
         self.connection = connection_for(agent, connection or ConnectionOptions())
-        self.audio_input = audio_input or AudioInputConfig()
-        self.audio_output = audio_output or AudioOutputConfig()
-        self._in_charge = AgentInCharge(agent, self.audio_input, self.audio_output, context, self.connection.model)
+        server, model = self.connection.server, self.connection.model
+        self.audio_input = audio_input or AudioInputConfig(sample_rate_hz=server.input_rate_hz)
+        self.audio_output = audio_output or AudioOutputConfig(sample_rate_hz=server.output_rate_hz)
+        self._in_charge = AgentInCharge(agent, self.audio_input, self.audio_output, context, model, server)
+        if server.sound_is_elsewhere and (microphone is not None or speaker is not None):
+            raise ConfigError("a session with call_id has its sound elsewhere; give it no microphone and no speaker")
         self._microphone = microphone if agent.can(AgentCapability.VOICE_INPUT) else None
         self._speaker = speaker if agent.can(AgentCapability.VOICE_OUTPUT) else None
         self._capture_filters, self._playback_filters = tuple(capture_filters), tuple(playback_filters)
@@ -207,6 +210,7 @@ class RealtimeSession(HistoryMethods):
             self._open_stream,
             self._wall_clock,
             self._rng,
+            self.audio_output.sample_rate_hz,
         )
         self._figures = SessionFigures(
             self._view,
@@ -244,7 +248,7 @@ class RealtimeSession(HistoryMethods):
                 conduct = partial(conversation.run, inbox, tool_calls=to_tools, checks=to_guardrails)
                 conduct = partial(conduct, playback=to_playback.clone() if speaker is not None else None)
                 conduct = partial(conduct, fan_out=self._fan_out, view=self._view, in_charge=self._in_charge)
-                nursery.start_soon(partial(conduct, native_resume=self.connection.native_resume))
+                nursery.start_soon(partial(conduct, connection=self.connection))
                 nursery.start_soon(supervisor.run, self._link)
                 task_status.started()
         finally:

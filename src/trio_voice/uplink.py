@@ -13,9 +13,10 @@ import trio
 
 from trio_voice.audio import AudioFormat, Frame
 from trio_voice.channels import EventFanOut, Send, SetMicrophone, UplinkItem
+from trio_voice.dialects import DIALECTS, Dialect
 from trio_voice.errors import WireLost
 from trio_voice.events import AudioSent
-from trio_voice.protocol import ClientEvent, InputAudioBufferAppend, InputAudioBufferCommit, encode
+from trio_voice.protocol import ClientEvent, InputAudioBufferAppend, InputAudioBufferCommit
 from trio_voice.utterances import SentAudio
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ async def run(
     sent: SentAudio,
     input_format: AudioFormat,
     statistics: UplinkStatistics,
+    dialect: Dialect = DIALECTS["trio-voice"],
     fan_out: EventFanOut | None = None,
 ) -> None:
     """Send until the connection is cancelled. Frames are left alone until the conversation first sets the microphone;
@@ -48,7 +50,7 @@ async def run(
     Closes: its receiving ends.
     """
     gate = _Gate()
-    line = _Line(wire, sent)
+    line = _Line(wire, sent, dialect)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_send_control, line, control, gate)
         if frames is not None:
@@ -80,6 +82,7 @@ class _Line:
 
     wire: Wire
     sent: SentAudio
+    dialect: Dialect
 
     async def send(self, event: ClientEvent) -> None:
         # Noted first: what is cut off half way may have arrived, and must not be missing when it is given again.
@@ -87,7 +90,7 @@ class _Line:
             self.sent.append(event.audio)
         elif isinstance(event, InputAudioBufferCommit):
             self.sent.commit()
-        await self.wire.send(encode(event))
+        await self.wire.send(self.dialect.frame(event))
 
 
 async def _send_control(line: _Line, control: trio.MemoryReceiveChannel[UplinkItem], gate: _Gate) -> None:

@@ -84,6 +84,7 @@ def demo(out: Path, url: str | None) -> None:
 @click.option(
     "--azure", metavar="RESOURCE", help="Azure OpenAI: the name of the resource. Needs --model and --api-key."
 )
+@click.option("--dialect", metavar="NAME", help="What kind of server it is: openai, xai, qwen … (docs: dialects).")
 @click.option("--local", is_flag=True, help="Start the local server although there is a key.")
 @click.option("--agent", metavar="MODULE:NAME", default="trio_voice.demo.customer_service:AGENT", show_default=True)
 @click.option("--mic", metavar="DEVICE|FILE.wav", help="A microphone by name or number, or a file to be heard.")
@@ -124,6 +125,7 @@ def talk(context: click.Context, /, **options: Any) -> None:
       trio-voice talk --agent mine:AGENT               AGENT in mine.py, in this folder
       trio-voice talk --url ws://127.0.0.1:8765/v1/realtime
       trio-voice talk --azure RESOURCE --model DEPLOYMENT --api-key KEY
+      trio-voice talk --dialect xai --api-key KEY
     """
     if options["journal_sound"] and options["journal"] is None:
         raise click.UsageError("--journal-sound says what --journal FILE is to keep; give the file.")
@@ -168,6 +170,8 @@ def replay(journal: Path, **options: Any) -> None:
 @click.option("--llm", metavar="URL", help="Who answers, in place of rules: an OpenAI-compatible chat endpoint.")
 @click.option("--llm-model", default="default", show_default=True, help="The model's name there.")
 @click.option("--llm-key", envvar="TRIO_VOICE_LLM_KEY", show_envvar=True, help="The key there, if it wants one.")
+@click.option("--beta", is_flag=True, help="Speak the protocol's beta shape, as older servers do.")
+@click.option("--dialect", metavar="NAME", help="Play another server: qwen, xai, speaches … (docs: dialects).")
 @click.option("--until-stdin-ends", is_flag=True, hidden=True)
 def serve(**options: Any) -> None:
     """Run the local Realtime server: it hears, answers and speaks on this machine, with no key and no network.
@@ -179,6 +183,7 @@ def serve(**options: Any) -> None:
     Examples:
       trio-voice serve
       trio-voice serve --port 0 --api-key secret
+      trio-voice serve --beta                         the same conversation in the beta's shape
       trio-voice serve --llm http://localhost:11434/v1 --llm-model qwen3      a model in Ollama answers
     """
     from trio_voice.cli import serving

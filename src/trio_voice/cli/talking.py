@@ -21,7 +21,7 @@ from trio_voice import journal
 from trio_voice.agent import RealtimeAgent
 from trio_voice.cli import writing
 from trio_voice.cli.running import Ending
-from trio_voice.config import AgentCapability, AudioInputConfig, ConnectionOptions
+from trio_voice.config import AgentCapability, AudioInputConfig, ConnectionOptions, url_shown
 from trio_voice.devices.meter import Meter, MeteredMicrophone, MeteredSpeaker
 from trio_voice.errors import ConfigError, DeviceError
 from trio_voice.session import RealtimeSession
@@ -78,7 +78,8 @@ async def talk(options: dict[str, Any], console: Console, ending: Ending) -> Non
                             _say_connected(connection, console)
                             await writing.converse(session, page, console)
                         else:
-                            show = partial(view.show, session, console=console, title=connection.url, levels=levels)
+                            title = url_shown(connection.url)
+                            show = partial(view.show, session, console=console, title=title, levels=levels)
                             await beside.start(_show_to_the_end, show, ending)
                             await session.start_listening()
                             if not console.is_terminal:  # there the view says so
@@ -90,7 +91,9 @@ async def talk(options: dict[str, Any], console: Console, ending: Ending) -> Non
 
 
 def _say_connected(connection: ConnectionOptions, console: Console) -> None:
-    console.print(f"Connected to {connection.url}", soft_wrap=True, highlight=False, markup=False, style="dim")
+    console.print(
+        f"Connected to {url_shown(connection.url)}", soft_wrap=True, highlight=False, markup=False, style="dim"
+    )
 
 
 async def _show_to_the_end(show: Any, ending: Ending, *, task_status: trio.TaskStatus[None]) -> None:
@@ -125,21 +128,28 @@ def _remote_connection(options: dict[str, Any]) -> ConnectionOptions | None:
     Raises: `ConfigError` where they contradict each other, or a key would travel in the clear.
     """
     url, key, model, azure = options["url"], options["api_key"], options["model"], options["azure"]
+    dialect = options["dialect"]
     named = [flag for flag, given in (("--url", url), ("--azure", azure), ("--local", options["local"])) if given]
     if len(named) > 1:
         raise ConfigError(f"{' and '.join(named)} each name a server; give one of them")
+    if dialect and (azure or options["local"]):
+        raise ConfigError(f"{named[0]} says which dialect it is; leave out --dialect")
     if azure:
         if not (key and model):
             raise ConfigError("--azure needs --model (the name of the deployment) and --api-key, or OPENAI_API_KEY")
         host = azure if "." in azure else f"{azure}.openai.azure.com"
-        return ConnectionOptions(url=f"wss://{host}/openai/v1/realtime", model=model, api_key=key, azure=True)
+        return ConnectionOptions(url=f"wss://{host}/openai/v1/realtime", model=model, api_key=key, dialect="azure")
     if url:
         if key and options["key_from_environment"] and _in_the_clear(url):
             raise ConfigError(
                 f"OPENAI_API_KEY would go to {urlsplit(url).hostname} unencrypted: use wss://, "
                 "or name the key for this server with --api-key"
             )
-        return ConnectionOptions(url=url, model=model, api_key=key)
+        return ConnectionOptions(url=url, model=model, api_key=key, dialect=dialect)
+    if dialect:
+        key = key if not options["key_from_environment"] or dialect == "openai" else None  # it is OpenAI's key
+        chosen = {} if model is None else {"model": model}
+        return ConnectionOptions(dialect=dialect, api_key=key, **chosen)
     if key and not options["local"]:
         return ConnectionOptions(url=OPENAI_URL, model=model or OPENAI_MODEL, api_key=key)
     return None
