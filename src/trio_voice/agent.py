@@ -44,7 +44,17 @@ from trio_voice.config import (
 )
 from trio_voice.errors import ConfigError
 from trio_voice.function_tools import tool
+from trio_voice.guardrail_functions import (
+    Check,
+    InputGuardrail,
+    OutputGuardrail,
+    as_guardrails,
+    input_guardrail,
+    output_guardrail,
+)
+from trio_voice.handoff_tools import Handoff, as_handoffs
 from trio_voice.interruption import as_told
+from trio_voice.mcp_servers import HostedMcpTool, McpServer, McpServerHttp, McpServerStdio
 from trio_voice.protocol import (
     AudioConfig,
     AudioInput,
@@ -61,12 +71,24 @@ Instructions: TypeAlias = "str | Callable[[Any], str]"
 """A text, or a plain function of the session's context that makes one."""
 
 
-def _as_tools(functions: Sequence[AgentTool | Callable[..., Any]]) -> tuple[AgentTool, ...]:
-    return tuple(given if isinstance(given, AgentTool) else tool(given) for given in functions)
+def _as_tools(given: Sequence[AgentTool | HostedMcpTool | Callable[..., Any]]) -> tuple[AgentTool | HostedMcpTool, ...]:
+    return tuple(each if isinstance(each, AgentTool | HostedMcpTool) else tool(each) for each in given)
+
+
+def _as_servers(given: Iterable[McpServer]) -> tuple[McpServer, ...]:
+    return tuple(given)
 
 
 def _as_capabilities(given: Iterable[AgentCapability]) -> frozenset[AgentCapability]:
     return frozenset(given)
+
+
+def _as_output_guardrails(given: Iterable[OutputGuardrail | Check]) -> tuple[OutputGuardrail, ...]:
+    return as_guardrails(given, OutputGuardrail, output_guardrail)
+
+
+def _as_input_guardrails(given: Iterable[InputGuardrail | Check]) -> tuple[InputGuardrail, ...]:
+    return as_guardrails(given, InputGuardrail, input_guardrail)
 
 
 @attrs.frozen
@@ -80,8 +102,12 @@ class RealtimeAgent:
     instructions: Instructions = ""
     """A function is called with the session's context whenever a server has to be told: when a connection is
     configured, and when the agent takes over."""
-    tools: tuple[AgentTool, ...] = attrs.field(default=(), converter=_as_tools)
-    """`@tool` functions; a plain typed function is turned into one."""
+    tools: tuple[AgentTool | HostedMcpTool, ...] = attrs.field(default=(), converter=_as_tools)
+    """`@tool` functions; a plain typed function is turned into one. And MCP servers that the Realtime server calls."""
+    mcp_servers: tuple[McpServer, ...] = attrs.field(default=(), converter=_as_servers)
+    """MCP servers that the session itself runs or reaches; their tools are offered behind `tools`."""
+    handoffs: tuple[Handoff, ...] = attrs.field(default=(), converter=as_handoffs)
+    """Agents that the model may hand the conversation over to; an agent alone, or what `handoff()` makes of one."""
     voice: str | VoiceId | None = None
     """A name, or the id of a voice of your own; None leaves it to the server."""
     model: str | None = None
@@ -107,6 +133,10 @@ class RealtimeAgent:
     tracing: Literal["auto"] | Tracing | None = None
     """The server's own trace of the session."""
     include: tuple[str, ...] = attrs.field(default=(), converter=as_words)
+    output_guardrails: tuple[OutputGuardrail, ...] = attrs.field(default=(), converter=_as_output_guardrails)
+    """They look at what the agent says; a plain function is made one."""
+    input_guardrails: tuple[InputGuardrail, ...] = attrs.field(default=(), converter=_as_input_guardrails)
+    """They look at what the user says."""
     capabilities: frozenset[AgentCapability] = attrs.field(default=ALL_CAPABILITIES, converter=_as_capabilities)
     greets_first: bool = False
     """Speak before the user does."""
@@ -118,13 +148,15 @@ class RealtimeAgent:
     """What it says when a tool keeps the user waiting."""
 
     def __attrs_post_init__(self) -> None:
-        names = [function.name for function in self.tools]
+        names = [function.name for function in (*self.tools, *self.handoffs)]
         twice = {name for name in names if names.count(name) > 1}
         if twice:
-            raise ConfigError(f"agent {self.name!r} has two tools named {min(twice)!r}; rename one")
+            hint = "; give the handoff a tool_name=" if any(each.name in twice for each in self.handoffs) else ""
+            raise ConfigError(f"agent {self.name!r} has two tools named {min(twice)!r}; rename one{hint}")
         if not isinstance(self.instructions, str) and not callable(self.instructions):
             raise ConfigError(f"instructions={self.instructions!r} are no text, and no function that makes one")
         self._check_abilities()
+        self._check_servers()
         check_turn_detection(self.turn_detection)
         check_voice(self.voice)
         if self.model is not None:
@@ -145,6 +177,14 @@ class RealtimeAgent:
             )
         self._settings()
 
+    def _check_servers(self) -> None:
+        for server in self.mcp_servers:
+            if not isinstance(server, McpServerStdio | McpServerHttp):
+                raise ConfigError(f"mcp_servers has {server!r}; it takes McpServerStdio(…) and McpServerHttp(…)")
+        servers = [server.name for server in self.mcp_servers]
+        if len(set(servers)) < len(servers):
+            raise ConfigError(f"agent {self.name!r} has two MCP servers of one name: {servers}; give each a name=")
+
     def _check_abilities(self) -> None:
         if not self.capabilities & {
             AgentCapability.VOICE_OUTPUT,
@@ -161,11 +201,16 @@ class RealtimeAgent:
             return
         if self.transcription is None:
             raise ConfigError(f"agent {self.name!r} only transcribes: transcription=None leaves it nothing to do")
-        for name in ("tools", "greets_first", "greeting", "idle_prompts", "filler", "prompt", "tracing"):
+        for name in ("tools", "handoffs", "greets_first", "greeting", "idle_prompts", "filler", "prompt", "tracing"):
             if getattr(self, name):
                 raise ConfigError(
                     f"agent {self.name!r} only transcribes: {name} has no meaning; give it VOICE_OUTPUT or TEXT_OUTPUT"
                 )
+
+    @property
+    def runnable(self) -> tuple[AgentTool, ...]:
+        """Those of them that the session runs."""
+        return tuple(tool for tool in self.offered if isinstance(tool, AgentTool))
 
     def can(self, capability: AgentCapability) -> bool:
         return capability in self.capabilities
@@ -176,9 +221,9 @@ class RealtimeAgent:
         return not self.capabilities & {AgentCapability.VOICE_OUTPUT, AgentCapability.TEXT_OUTPUT}
 
     @property
-    def offered(self) -> tuple[AgentTool, ...]:
+    def offered(self) -> tuple[AgentTool | HostedMcpTool, ...]:
         """The tools that the model is told of."""
-        return self.tools if self.can(AgentCapability.FUNCTION_CALLING) else ()
+        return (*self.tools, *self.handoffs) if self.can(AgentCapability.FUNCTION_CALLING) else ()
 
     def instructed(self, context: object) -> str:
         """The instructions, now.

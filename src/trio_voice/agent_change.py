@@ -13,8 +13,8 @@ import attrs
 from msgspec import UNSET
 from msgspec.structs import replace
 
+from trio_voice.agent import RealtimeAgent
 from trio_voice.agent_in_charge import AgentInCharge, with_voice
-from trio_voice.channels import Command
 from trio_voice.errors import ConfigError
 from trio_voice.logs import log
 from trio_voice.outbox import Outbox
@@ -29,6 +29,15 @@ from trio_voice.protocol import (
 from trio_voice.server_detection import ServerDetection
 
 
+@attrs.frozen(eq=False)
+class Change:
+    """Who is to take over. `answered` is called once, in the step in which that is settled: with None when the agent is
+    in charge, and otherwise with why it is not."""
+
+    agent: RealtimeAgent
+    answered: Callable[[ConfigError | None], None]
+
+
 @attrs.define(eq=False)
 class AgentChange:
     """`took_over` is called when another agent is in charge."""
@@ -37,36 +46,38 @@ class AgentChange:
     in_charge: AgentInCharge
     detection: ServerDetection
     took_over: Callable[[], None]
-    _open: Command | None = None
+    _open: Change | None = None
     """The server has been told, and has not answered."""
     _config: SessionConfig = attrs.Factory(SessionConfig)
-    _waiting: deque[Command] = attrs.Factory(deque)
+    _waiting: deque[Change] = attrs.Factory(deque)
     _told: int = 0
 
     @property
     def under_way(self) -> bool:
         return self._open is not None
 
-    def ask(self, command: Command) -> None:
-        """Tell the server of `command.agent`, once earlier changes are answered."""
-        self._waiting.append(command)
+    def ask(self, change: Change) -> None:
+        """Tell the server of `change.agent`, once earlier changes are answered."""
+        self._waiting.append(change)
         self._next()
 
     def taken(self) -> None:
         """The server has taken it."""
-        command, self._open = self._open, None
-        if command is not None and command.agent is not None:
+        change, self._open = self._open, None
+        if change is not None:
             before = self.in_charge.agent
-            self.in_charge.take_over(command.agent, self._config)
-            log.info("agent.changed", before=before.name, agent=command.agent.name)
+            self.in_charge.take_over(change.agent, self._config)
+            log.info("agent.changed", before=before.name, agent=change.agent.name)
             self.took_over()
-            command.done.set()
+            change.answered(None)
         self._next()
 
     def refused(self, event: on.ErrorEvent) -> bool:
         """An error; returns whether it was about this. A voice that comes too late is left out, and the rest kept."""
-        command, error = self._open, event.error
-        if command is None or command.agent is None or error.event_id != f"agent_{self._told}":
+        change, error = self._open, event.error
+        if (error.event_id or "").startswith("tools_"):  # it goes on with those that it had
+            self.detection.not_taken()
+        if change is None or error.event_id != f"agent_{self._told}":
             return False
         self._open = None
         undo = self.detection.refused(_detection(self.in_charge.told))
@@ -74,10 +85,9 @@ class AgentChange:
             self.outbox.send(undo)
         if _has_voice(self._config) and "voice" in f"{error.code} {error.param}":
             self.in_charge.has_spoken = True
-            self._waiting.appendleft(command)
+            self._waiting.appendleft(change)
         else:
-            command.refused = ConfigError(f"the server refused agent {command.agent.name!r}: {error.message}")
-            command.done.set()
+            change.answered(ConfigError(f"the server refused agent {change.agent.name!r}: {error.message}"))
         self._next()
         return True
 
@@ -94,15 +104,13 @@ class AgentChange:
 
     def _next(self) -> None:
         while self._open is None and self._waiting and self.outbox.is_open:
-            command = self._waiting.popleft()
-            assert command.agent is not None
+            change = self._waiting.popleft()
             try:
-                config = self.in_charge.successor(command.agent)
+                config = self.in_charge.successor(change.agent)
             except ConfigError as problem:
-                command.refused = problem
-                command.done.set()
+                change.answered(problem)
                 continue
-            self._open, self._config = command, config
+            self._open, self._config = change, config
             self._told += 1
             said = _with_detection(config, self.detection)
             self.outbox.send(SessionUpdate(event_id=f"agent_{self._told}", session=said))

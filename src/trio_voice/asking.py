@@ -28,7 +28,6 @@ class Asking:
     filling: ResponseCreate | None = None
     """The newest request of `fill`."""
     _marked: int = 0
-    _texts: int = 0
 
     def respond(self, request: ResponseCreate) -> None:
         """Ask now, or when the response under way is over."""
@@ -39,10 +38,10 @@ class Asking:
     def write(self, text: str) -> None:
         """Say something for the user. With an id of our own, and recorded at once: it survives a loss that comes before
         the server's echo."""
-        self._texts += 1
-        item = Item.user_text(text, id=f"text_{self._texts}")
+        item_id = self.view.history.new_id("text")
+        item = Item.user_text(text, id=item_id)
         self.view.history.add(item)
-        self.view.tracker.item_seen(f"text_{self._texts}", self.outbox.now)
+        self.view.tracker.item_seen(item_id, self.outbox.now)
         self.outbox.send(ConversationItemCreate(item=item))
 
     def speak(self, instructions: str | None, *, interruptible: bool = True) -> None:
@@ -52,14 +51,14 @@ class Asking:
 
     def say(self, text: str, *, interruptible: bool = True) -> None:
         """Have exactly this said."""
-        self._request(_saying(text), interruptible=interruptible)
+        self._request(saying(text), interruptible=interruptible)
 
     def fill(self, text: str = "", *, instructions: str | None = None) -> None:
         """Have exactly this said, or something by `instructions`, for the moment only.
 
         It is not owed to anybody: a lost connection takes it along, and so does whatever else is said first.
         """
-        config = _saying(text) if instructions is None else ResponseConfig(instructions=instructions)
+        config = saying(text) if instructions is None else ResponseConfig(instructions=instructions)
         self.filling = ResponseCreate(response=config)
         self.respond(self.filling)
 
@@ -88,10 +87,15 @@ class Asking:
             self.outbox.send(update)
 
     @property
-    def begins_verbatim(self) -> bool:
-        """The response that begins says words that were given to it: it answers nothing, as far as can be told."""
-        config = self.arbiter.sent.response if self.arbiter.asked and self.arbiter.sent is not None else UNSET
+    def verbatim(self) -> bool:
+        """The response that was asked for last says words that were given to it: it tells nothing that tools found."""
+        config = self.arbiter.sent.response if self.arbiter.sent is not None else UNSET
         return words_of(config.instructions or "") is not None if config else False
+
+    @property
+    def begins_verbatim(self) -> bool:
+        """The response that begins is such a one: it answers nothing, as far as can be told."""
+        return self.arbiter.asked and self.verbatim
 
     @property
     def begins_marked(self) -> bool:
@@ -105,7 +109,8 @@ class Asking:
             self.outbox.send(update)
 
 
-def _saying(text: str) -> ResponseConfig:
+def saying(text: str) -> ResponseConfig:
+    """What asks for exactly these words."""
     return ResponseConfig(instructions=verbatim(text), tool_choice="none")
 
 

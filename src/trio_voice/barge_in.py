@@ -23,7 +23,7 @@ from trio_voice.server_detection import ServerDetection
 from trio_voice.tool_items import CancelTurn
 from trio_voice.tracker import ConversationTracker
 
-Cause: TypeAlias = Literal["speech", "manual"]
+Cause: TypeAlias = Literal["speech", "manual", "guardrail"]
 
 
 @attrs.define(eq=False)
@@ -57,7 +57,8 @@ class BargeIn:
     floor: int = 0
     """Turns at or below it were interrupted."""
     hushed: int = 0
-    """Turns at or below it were interrupted by command: what their tools find is told the model, but not spoken of."""
+    """Turns at or below it were interrupted by command, or a guardrail: what their tools find is told the model, but
+    not spoken of."""
     complete_items: set[str] = attrs.Factory(set)
     """Items of which the server has sent all, and which are not yet played."""
     waiting: list[Command] = attrs.Factory(list)
@@ -89,7 +90,7 @@ class BargeIn:
         self.outbox.fan_out.discard_audio(speaking.turn)
         if whole or not speaking.is_verbatim:  # who talks over a filler does not mean the tool behind it
             self.outbox.run_tool(CancelTurn(speaking.turn))
-            self.hushed = speaking.turn if cause == "manual" else self.hushed
+            self.hushed = speaking.turn if cause != "speech" else self.hushed
         if self.outbox.speaks:
             self.outbox.play(Interrupt(speaking.turn))
         else:
@@ -133,6 +134,12 @@ class BargeIn:
         """Playback has yet to say that it is silent."""
         return bool(self._silencing)
 
+    def is_open(self, item_id: str, speaking: Speaking | None) -> bool:
+        """Whether it is still to be seen how much of this message is heard."""
+        answers = [interrupted for interrupted, _ in self._silencing.values()]
+        answers += [speaking] if self.is_sounding(speaking) else []
+        return any(item_id in answer.item_ids for answer in answers)
+
     def played(self, positions: Collection[ItemPosition], speaking: Speaking | None) -> None:
         """All of these was heard; with that, if `speaking` is over, all there is.
 
@@ -164,7 +171,9 @@ class BargeIn:
             if entry is not None and entry.heard_text.strip():
                 item = Item.assistant_text(entry.heard_text.strip(), id=item_id)
                 if self.epoch:  # or else it will be told with all the rest
-                    self.outbox.send(ConversationItemCreate(item=item))
+                    before = self.history.told_before(item_id)
+                    self.history.untold.discard(item_id)
+                    self.outbox.send(ConversationItemCreate(item=item, previous_item_id=before))
 
     def _cut_server_s_record(
         self, positions: Iterable[ItemPosition], *, unheard_items: Iterable[str] = (), cancel: bool = False

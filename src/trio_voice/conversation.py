@@ -8,19 +8,20 @@ no tool of it begins, and the model is told exactly what was heard.
 from __future__ import annotations
 
 import math
-from typing import assert_never
 
 import attrs
 import trio
 
 from trio_voice import events
 from trio_voice.agent import RealtimeAgent
-from trio_voice.agent_change import AgentChange
+from trio_voice.agent_change import AgentChange, Change
 from trio_voice.agent_in_charge import AgentInCharge
 from trio_voice.answers import Answers
 from trio_voice.asking import Asking
 from trio_voice.barge_in import BargeIn
 from trio_voice.channels import (
+    Checked,
+    CheckText,
     Command,
     EventFanOut,
     FromServer,
@@ -39,9 +40,13 @@ from trio_voice.commands import Commands
 from trio_voice.config import SessionState
 from trio_voice.conversation_view import ConversationView
 from trio_voice.errors import ConfigError
+from trio_voice.guarding import Guarding
+from trio_voice.handoffs import Handoffs
+from trio_voice.history_edits import HistoryEdits
 from trio_voice.initiative import Initiative
 from trio_voice.interruption import InterruptionJudge, as_told
 from trio_voice.logs import log
+from trio_voice.mcp_tools import McpTools
 from trio_voice.microphone_gate import MicrophoneGate
 from trio_voice.outbox import Outbox
 from trio_voice.pauses import FillerWatch, IdleWatch
@@ -57,16 +62,10 @@ from trio_voice.protocol.turns import ResponseArbiter
 from trio_voice.resumption import Resumption
 from trio_voice.server_detection import ServerDetection
 from trio_voice.tool_calls import ToolCalls
-from trio_voice.tool_items import (
-    ApprovalWanted,
-    OfferTools,
-    ToolBegun,
-    ToolItem,
-    ToolProgressed,
-    ToolResult,
-    ToolStarted,
-)
+from trio_voice.tool_items import ToolItem
+from trio_voice.tool_offer import ToolOffer
 from trio_voice.transcripts import Transcripts
+from trio_voice.usage import of_transcription
 from trio_voice.user_turn import UserTurn
 from trio_voice.utterances import Utterances
 
@@ -80,6 +79,7 @@ async def run(
     *,
     playback: trio.MemorySendChannel[PlaybackItem] | None,
     tool_calls: trio.MemorySendChannel[ToolItem],
+    checks: trio.MemorySendChannel[CheckText],
     fan_out: EventFanOut,
     view: ConversationView,
     in_charge: AgentInCharge,
@@ -91,11 +91,11 @@ async def run(
     Closes: its sending ends, and every event stream.
     """
     agent = in_charge.agent
-    outbox = Outbox(playback, tool_calls, fan_out, unconfirmed={} if native_resume else None)
+    outbox = Outbox(playback, tool_calls, fan_out, checks, unconfirmed={} if native_resume else None)
     detection = ServerDetection(as_told(agent.interruption, agent.turn_detection))
     barge_in = BargeIn(outbox, view.history, view.tracker, detection)
     microphone, tools = MicrophoneGate(outbox, view, agent), ToolCalls(outbox, view.tracker, barge_in, view.history)
-    utterances = Utterances(push_to_talk=agent.turn_detection is None)
+    utterances = Utterances(agent.turn_detection is None, view.history.new_id)
     conductor = _Conductor(outbox, view, in_charge, barge_in, microphone, tools, utterances, detection)
     try:
         with inbox:
@@ -143,10 +143,13 @@ class _Conductor:
     answers: Answers = attrs.field(init=False)
     user: UserTurn = attrs.field(init=False)
     change: AgentChange = attrs.field(init=False)
+    handoffs: Handoffs = attrs.field(init=False)
     commands: Commands = attrs.field(init=False)
+    offer: ToolOffer = attrs.field(init=False)
     resumption: Resumption = attrs.field(init=False)
     initiative: Initiative = attrs.field(init=False)
     transcripts: Transcripts = attrs.field(init=False)
+    guarding: Guarding = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         outbox, view, barge_in, microphone = self.outbox, self.view, self.barge_in, self.microphone
@@ -166,6 +169,7 @@ class _Conductor:
             judge=InterruptionJudge.for_detection(agent.interruption, agent.turn_detection),
         )
         self.change = AgentChange(outbox, self.in_charge, self.detection, self._agent_changed)
+        self.offer = ToolOffer(outbox, self.in_charge, self.detection)
         self.initiative = Initiative(
             outbox,
             view,
@@ -178,13 +182,36 @@ class _Conductor:
             IdleWatch(agent.idle_prompts),
             FillerWatch(agent.filler),
         )
-        self.commands = Commands(
-            outbox, view, barge_in, microphone, self.asking, self.answers, self.user, self.change, self.initiative
+        self.handoffs = self.tools.handoffs = Handoffs(
+            outbox, view.history, self.answers, self.in_charge, self.change, self.tools.finish
         )
-        self.transcripts = Transcripts(outbox, view.history, self.user)
         self.resumption = Resumption(
             outbox, view, barge_in, microphone, self.tools.ledger, self.utterances, self.asking, self.initiative
         )
+        self.commands = Commands(
+            outbox,
+            view,
+            barge_in,
+            microphone,
+            self.asking,
+            self.answers,
+            self.user,
+            HistoryEdits(outbox, view, barge_in, self.tools.ledger, self.asking, self.answers, self.resumption),
+            self.change,
+            self.initiative,
+        )
+        self.commands.hosted = self.tools.hosted
+        self.guarding = self.commands.guarding = Guarding(
+            outbox,
+            view,
+            self.answers,
+            self.asking,
+            self.user,
+            in_charge=lambda: self.in_charge.agent,
+            instructions=lambda: self.in_charge.standing_instructions,
+            carry_out=self.commands.carry_out,
+        )
+        self.transcripts = Transcripts(outbox, view.history, self.user)
 
     @property
     def deadline(self) -> float:
@@ -194,6 +221,7 @@ class _Conductor:
     def look(self) -> None:
         """The deadline has come."""
         self.user.look()
+        self.guarding.ask()
         self.initiative.look()
         self._show()
 
@@ -216,23 +244,30 @@ class _Conductor:
                 self.outbox.emit(events.PlaybackStart(at=self.outbox.now, turn=turn))
             case TurnPlayed():
                 self.answers.played(item)
+                self._speak_of_tools()
             case Interrupted():
                 self.barge_in.silenced(item, self.answers.speaking)
                 self.commands.carry_out_postponed()
-            case ToolStarted() | ApprovalWanted() | ToolBegun() | ToolProgressed() | ToolResult():
-                self.tools.take(item)
-                self._speak_of_tools()
+            case Checked():
+                self.guarding.checked(item)
             case VoiceHeard(change):
                 self.user.voice_heard(change)
             case Command():
                 self.commands.carry_out(item)
+                self._speak_of_tools()
+            case McpTools():
+                self.offer.take(item, self.answers.newest_turn)
             case events.DeviceLost() | events.DeviceRestored():
                 self.outbox.emit(item)
-            case _:
-                assert_never(item)
+            case _:  # the news of tools
+                self.tools.take(item)
+                self._speak_of_tools()
         if self.detection.held and self.view.connected and not self.user.uninterruptible and not self.user.is_speaking:
             self.asking.release()
+        self.guarding.ask()
         self.initiative.watch()
+        if self.view.history.changes:
+            self._tell_changes()
         self._show()
 
     def _show(self) -> None:
@@ -241,6 +276,13 @@ class _Conductor:
         self.view.dropped_control = self.outbox.dropped_control
         self.view.lost_utterances = self.utterances.lost
 
+    def _tell_changes(self) -> None:
+        now = self.outbox.now
+        for change, entry in self.view.history.take_changes():
+            entry.at = now if entry.at is None else entry.at
+            after = self.view.history.before(entry.item_id)
+            self.outbox.emit(events.HistoryChanged(at=now, change=change, item=entry.shown(), after=after))
+
     @property
     def _turn_in_progress(self) -> bool:
         sounding = self.barge_in.is_sounding(self.answers.speaking) or self.barge_in.under_way
@@ -248,8 +290,8 @@ class _Conductor:
         processing = self.view.phase is SessionState.PROCESSING
         holding = self.utterances.push_to_talk and self.microphone.listening
         listening = self.user.is_speaking or holding
-        awaited = self.tools.ledger.running or self.arbiter.asked or self.change.under_way
-        return listening or processing or speaking or awaited
+        owed = self.guarding.owed is not None or self.change.under_way
+        return listening or processing or speaking or owed or self.tools.ledger.running or self.arbiter.asked
 
     # --- the connection ---------------------------------------------------------------------------
 
@@ -286,9 +328,9 @@ class _Conductor:
                 self._connection_gone()
             self._move_to(news)
             self._configured(event.session.id or "")
-            if self.successor_agent is not self.in_charge.agent:  # who has taken over on the old one meanwhile
-                self.change.ask(Command("agent", agent=self.in_charge.agent))
             news.handover.accepted = True
+            if self.successor_agent is not self.in_charge.agent:  # who has taken over on the old one meanwhile
+                self.change.ask(Change(self.in_charge.agent, lambda problem: None))
         else:
             news.control.close()
         news.handover.answered.set()
@@ -313,6 +355,7 @@ class _Conductor:
     def _connection_gone(self) -> None:
         """Note what the user still waits for; what was under way will not be finished."""
         self.resumption.take_stock(self.answers.speaking)
+        self.tools.hosted.connection_gone()
         self.answers.connection_gone()
         self.user.connection_gone()
         self.change.connection_gone()
@@ -333,6 +376,7 @@ class _Conductor:
             self.view.tracker.started_at = self.outbox.now
             self.view.phase = SessionState.CONNECTED
             self.view.ready.set()
+            self.resumption.tell_earlier_session()
             self._greet(self.in_charge.agent)
             self.microphone.set()
 
@@ -344,20 +388,23 @@ class _Conductor:
 
     def _agent_changed(self) -> None:
         """Another agent is in charge: what listens, judges and runs goes by its settings."""
-        agent, answer = self.in_charge.agent, self.answers.speaking
+        agent = self.in_charge.agent
         self.user.agent = self.microphone.agent = agent
         self.initiative.follow(agent)
         self.user.judge.follow(agent.interruption, agent.turn_detection)
-        self.outbox.run_tool(OfferTools(answer.turn if answer is not None else 0, agent.tools, agent))
+        self.offer.agent_changed(self.answers.newest_turn)
+        self.handoffs.changed()
 
     def _resume_conversation(self) -> None:
         self.change.connected()
         self.resumption.tell(self.answers.speaking)
         asked = any(command.do in ("text", "respond") for command in self.commands.postponed)
         self.commands.carry_out_postponed()
-        if self.resumption.response_owed and not asked:
+        answered_anyway = asked or self.guarding.owed is not None or self.handoffs.pending is not None
+        if self.resumption.response_owed and not answered_anyway:
             self.asking.respond(ResponseCreate())
         self.resumption.response_owed = False
+        self.guarding.ask()
         self._speak_of_tools()
 
     # --- what the server says ---------------------------------------------------------------------
@@ -367,9 +414,10 @@ class _Conductor:
             self.outbox.emit(events.ServerEventReceived(at=self.outbox.now, event=event))
         if turn is not None and self.answers.begun(turn, event, self.epoch):
             is_verbatim = self.answers.speaking is not None and self.answers.speaking.is_verbatim
-            if not is_verbatim:  # words of our own tell nothing of what is awaited
+            if not is_verbatim:
                 self.resumption.response_owed = False
                 self.tools.ledger.response_began()
+            self.guarding.begun(turn)
         self.in_charge.has_spoken |= isinstance(event, VOICE)
         if isinstance(event, on.ResponseOutputAudioDelta):  # first: by far the most frequent
             if turn is not None and turn > self.barge_in.floor and self.outbox.fan_out.wants_audio:
@@ -383,19 +431,23 @@ class _Conductor:
             self.view.tracker.item_seen(entry.item_id, self.outbox.now)
         if turn is None or turn > self.barge_in.floor:
             self.transcripts.take(event)
+            self.guarding.take(turn, event)
+        if self.tools.hosted.take(turn, event):
+            self._speak_of_tools()
         match event:
             case on.SessionUpdated():
                 if self.configured_epoch != self.epoch:
                     self._configured(event.session.id or "")
                 elif self.detection.acknowledged():
                     self.change.taken()
+                    self._speak_of_tools()
             case on.ErrorEvent():
                 self._server_error(event)
             case RemoteProtocolError():
                 self.outbox.report(f"the server sent what is no event: {event.reason}", code=None, source="protocol")
             case on.InputAudioBufferSpeechStarted():
                 self.initiative.user_is_there()
-                self.answers.cancel_when_created = False
+                self.answers.cancel_when_created = None
                 self.utterances.began(event.audio_start_ms)
                 self.user.speech_started(event)
             case on.InputAudioBufferSpeechStopped():
@@ -405,8 +457,13 @@ class _Conductor:
                 if isinstance(event, on.InputAudioBufferCommitted):
                     self.utterances.committed(event.item_id)
                 self.user.committed(event)
+                if not self.user.is_dismissed(event.item_id):
+                    self.guarding.forget()
             case on.ConversationItemInputAudioTranscriptionCompleted():
                 self.utterances.words_known(event.item_id)
+                self.view.tracker.transcription_used(
+                    event.item_id, of_transcription(event.usage or None), self.outbox.now
+                )
                 if not (event.transcript and self.asking.answers) and self.view.phase is SessionState.PROCESSING:
                     self.answers.settle()  # a noise, or words that are only written down: no answer will come
                 self._speak_of_tools()
@@ -429,6 +486,7 @@ class _Conductor:
             case on.ResponseDone():
                 if turn is not None:
                     self.answers.done(turn, event)
+                    self.guarding.made(turn)
                 self._speak_of_tools()
 
     def _server_error(self, event: on.ErrorEvent) -> None:
@@ -436,6 +494,7 @@ class _Conductor:
         if error.event_id == f"configure_{self.epoch}" and self.configured_epoch != self.epoch:
             raise ConfigError(f"the server refused the configuration: {error.message}")
         if self.change.refused(event):
+            self._speak_of_tools()
             return
         if error.code == "conversation_already_has_active_response":
             if self.answers.speaking is not None:  # what began was not what we asked for
@@ -444,6 +503,7 @@ class _Conductor:
                 self.user.uninterruptible.discard(self.answers.speaking.turn)
             self.arbiter.on_collision()
             self.asking.withdraw()
+            self.guarding.collided()
         if error.code == "input_audio_buffer_commit_empty":
             self.utterances.refused()
             self.microphone.respond_on_commit = False
@@ -461,5 +521,5 @@ class _Conductor:
         if ledger.owed and not ledger.running:
             ledger.response_asked()
             self.asking.respond(ResponseCreate())
-        elif (progress := self.tools.due_progress()) is not None:
+        elif self.view.phase is not SessionState.RESPONDING and (progress := self.tools.due_progress()) is not None:
             self.asking.fill(progress)

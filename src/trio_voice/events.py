@@ -12,6 +12,7 @@ import attrs
 
 if TYPE_CHECKING:
     from trio_voice.protocol import ClientEvent, RemoteProtocolError, ServerEvent, UnknownEvent
+    from trio_voice.protocol.history import HistoryItem
 
 DeviceKind: TypeAlias = Literal["microphone", "speaker"]
 
@@ -140,7 +141,7 @@ class Interruption(SessionEvent):
 
     name: ClassVar[str] = "interruption"
     turn: int
-    cause: Literal["speech", "manual"]
+    cause: Literal["speech", "manual", "guardrail"]
     item_id: str | None
     heard_ms: int
     discarded_ms: int
@@ -167,6 +168,35 @@ class UserIdle(SessionEvent):
     name: ClassVar[str] = "user_idle"
     prompts: int
     silent_ms: int
+
+
+@attrs.frozen(kw_only=True)
+class HandoffOccurred(SessionEvent):
+    """Another agent is in charge. `call_id`: of the model's call; None where the application did it."""
+
+    name: ClassVar[str] = "handoff"
+    from_agent: str
+    to_agent: str
+    call_id: str | None
+
+
+@attrs.frozen(kw_only=True)
+class GuardrailTripped(SessionEvent):
+    """A guardrail found something in the agent's words (`output`) or the user's (`input`): once for each turn.
+
+    `replaced` says whether something else is said instead. It is not where that would come too late: the user has
+    gone on, or was the first to interrupt.
+    """
+
+    name: ClassVar[str] = "guardrail_tripped"
+    guardrail: str
+    kind: Literal["output", "input"]
+    reason: str
+    info: Any
+    item_id: str
+    turn: int | None
+    """Of the response; None for the user's words."""
+    replaced: bool
 
 
 @attrs.frozen(kw_only=True)
@@ -214,6 +244,21 @@ class ToolProgress(SessionEvent):
     call_id: str
     tool: str
     text: str
+
+
+@attrs.frozen(kw_only=True)
+class McpToolsListed(SessionEvent):
+    """Which tools an MCP server has: the server is being asked, has answered, or cannot be reached.
+
+    Of a hosted server `server` is its label, of a local one its name. A local one says it again when its tools change,
+    and fails with a `reason` when it is lost; it is then started again.
+    """
+
+    name: ClassVar[str] = "mcp_tools"
+    server: str
+    status: Literal["in_progress", "completed", "failed"]
+    tools: tuple[str, ...] = ()
+    reason: str | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -270,13 +315,28 @@ class DeviceRestored(SessionEvent):
 
 
 @attrs.frozen(kw_only=True)
+class HistoryChanged(SessionEvent):
+    """An item of the conversation is new, is otherwise than it was, or is gone.
+
+    `changed` when its words are complete, and when it was cut; words that are still arriving are `Transcript`s. An
+    edited message is one item `added` and one `deleted`. `after` is the id of the item before it, None for the first:
+    not every item is added at the end, and one may be found to stand elsewhere.
+    """
+
+    name: ClassVar[str] = "history"
+    change: Literal["added", "changed", "deleted"]
+    item: HistoryItem
+    after: str | None = None
+
+
+@attrs.frozen(kw_only=True)
 class ErrorReported(SessionEvent):
     """Something went wrong and the session goes on. `code` is the server's, where it gave one."""
 
     name: ClassVar[str] = "error"
     message: str
     code: str | None = None
-    source: Literal["server", "protocol", "device", "tool", "session"] = "session"
+    source: Literal["server", "protocol", "device", "tool", "guardrail", "session"] = "session"
 
 
 @attrs.frozen(kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import attrs
@@ -9,7 +10,7 @@ import trio
 from msgspec.structs import replace
 
 from trio_voice import events
-from trio_voice.channels import EventFanOut, PlaybackItem, Send, SetMicrophone, UplinkItem, offer
+from trio_voice.channels import CheckText, EventFanOut, PlaybackItem, Send, SetMicrophone, UplinkItem, offer
 from trio_voice.logs import log
 from trio_voice.protocol import (
     ClientEvent,
@@ -31,6 +32,7 @@ class Outbox:
     playback: trio.MemorySendChannel[PlaybackItem] | None
     tool_calls: trio.MemorySendChannel[ToolItem]
     fan_out: EventFanOut
+    checks: trio.MemorySendChannel[CheckText]
     control: trio.MemorySendChannel[UplinkItem] | None = None
     """To the connection that is spoken to; None in an outage."""
     is_open: bool = False
@@ -53,14 +55,20 @@ class Outbox:
 
     def send(self, event: ClientEvent) -> None:
         """To the server of this connection. In an outage it is dropped: a resume restores from the record instead."""
+        self.send_all([event])
+
+    def send_all(self, wanted: Sequence[ClientEvent]) -> None:
+        """As `send`, in this order, however many there are."""
         if self.unconfirmed is not None:
-            event = self._to_be_confirmed(event, self.unconfirmed)
+            wanted = [self._to_be_confirmed(event, self.unconfirmed) for event in wanted]
         if not self.is_open:
-            self.dropped_control += 1
+            self.dropped_control += len(wanted)
             return
-        self._to_uplink(Send(event))
+        if wanted:
+            self._to_uplink(Send(wanted[0], tuple(wanted[1:])))
         if self.fan_out.wants_protocol:
-            self.emit(events.ClientEventSent(at=self.now, event=event))
+            for event in wanted:
+                self.emit(events.ClientEventSent(at=self.now, event=event))
 
     def _to_be_confirmed(self, event: ClientEvent, unconfirmed: dict[str, ClientEvent]) -> ClientEvent:
         match event:
@@ -125,15 +133,21 @@ class Outbox:
         """Raises: `trio.WouldBlock` when too many calls wait."""
         offer(self.tool_calls, item)
 
+    def check(self, item: CheckText) -> None:
+        """Raises: `trio.WouldBlock` when too many words wait to be looked at."""
+        offer(self.checks, item)
+
     def emit(self, event: events.SessionEvent) -> None:
         self.fan_out.emit(event)
 
-    def report(self, message: str, *, code: str | None, source: Literal["server", "protocol", "session"]) -> None:
+    def report(
+        self, message: str, *, code: str | None, source: Literal["server", "protocol", "session", "guardrail"]
+    ) -> None:
         """An error that does not end the session."""
         log.warning("session.error", message=message, code=code, source=source)
         self.emit(events.ErrorReported(at=self.now, message=message, code=code, source=source))
 
     def close(self) -> None:
-        for end in (self.control, self.playback, self.tool_calls):
+        for end in (self.control, self.playback, self.tool_calls, self.checks):
             if end is not None:
                 end.close()

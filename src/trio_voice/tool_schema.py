@@ -29,7 +29,7 @@ ALLOWED_CHARS = 400
 class Parameters:
     """Of a function: what JSON can carry, and where the context goes."""
 
-    type: type[msgspec.Struct]
+    type: Any
     schema: dict[str, Any]
     contexts: tuple[str, ...] = ()
     """Parameters that are given the `ToolContext`."""
@@ -39,13 +39,17 @@ class Parameters:
 
         Raises: `ToolArgumentsError`: which is wrong, and what is allowed.
         """
+        decoded = self.decode(text)
+        return {name: getattr(decoded, name) for name in decoded.__struct_fields__}
+
+    def decode(self, text: str) -> Any:
+        """The model's JSON `text` as a value of `type`. Raises: `ToolArgumentsError`."""
         try:
-            decoded = msgspec.json.decode(text or "{}", type=self.type, strict=False)
+            return msgspec.json.decode(text or "{}", type=self.type, strict=False)
         except msgspec.ValidationError as error:
             raise ToolArgumentsError(f"the arguments do not fit: {error}{self._allowed(str(error))}") from None
         except (msgspec.DecodeError, RecursionError) as error:
             raise ToolArgumentsError(f"the arguments do not fit: they are no JSON object ({error})") from None
-        return {name: getattr(decoded, name) for name in decoded.__struct_fields__}
 
     def _allowed(self, complaint: str) -> str:
         """What would have been right in the place that msgspec complains of."""
@@ -102,7 +106,7 @@ def parameters_of(function: Callable[..., Any], tool_name: str, described: dict[
         else:
             fields.append(_field(parameter, hints[parameter.name], described.get(parameter.name)))
     arguments_type = msgspec.defstruct(f"{tool_name}_arguments", fields, kw_only=True, forbid_unknown_fields=True)
-    return Parameters(arguments_type, _schema(arguments_type, tool_name), tuple(contexts))
+    return Parameters(arguments_type, object_schema(arguments_type, tool_name), tuple(contexts))
 
 
 def _field(parameter: inspect.Parameter, annotation: Any, description: str | None) -> Any:
@@ -128,7 +132,8 @@ def _takes_none(annotation: Any) -> bool:
     return annotation in (None, types.NoneType, Any) or None in get_args(annotation)
 
 
-def _schema(arguments_type: type[msgspec.Struct], tool_name: str) -> dict[str, Any]:
+def object_schema(arguments_type: Any, tool_name: str) -> dict[str, Any]:
+    """The JSON schema of a type whose JSON is an object. Raises: `ToolSchemaError`."""
     try:
         (schema,), definitions = msgspec.json.schema_components([arguments_type])
     except TypeError as error:

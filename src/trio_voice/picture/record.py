@@ -79,7 +79,7 @@ class InterruptionMark:
 
     turn: int
     at_s: float
-    cause: Literal["speech", "manual"]
+    cause: Literal["speech", "manual", "guardrail"]
     heard_ms: int
     discarded_ms: int
     after_onset_ms: float | None

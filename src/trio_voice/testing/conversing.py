@@ -27,6 +27,7 @@ from trio_voice.errors import SessionEnded
 from trio_voice.events import ResponseEnd, ResponseStart, ToolApproval
 from trio_voice.protocol import TurnDetection
 from trio_voice.server import input_audio
+from trio_voice.server.brain import ResponseRequest, ResponseWriter
 from trio_voice.server.scripted import ScriptedBrain, tone
 from trio_voice.server.server_settings import ServerSettings
 from trio_voice.session import RealtimeSession
@@ -130,7 +131,7 @@ async def _hold(plan: Plan, is_direct: bool, clock: VirtualClock) -> Outcome:
     tasks_before = trio.lowlevel.current_statistics().tasks_living
     answers, ear = Answers(plan.seed, plan.tools), Ear()
     watch = Watch(ear)
-    brain = ScriptedBrain(
+    brain = _Brain(
         answers, lambda samples, rate_hz: "yes please", think_ms=plan.think_ms, chunk_delay_ms=plan.clause_delay_ms,
         hear_ms=plan.hear_ms,
         detector=CheapDetector,
@@ -403,6 +404,13 @@ class _Weather:
         quiet = trio.current_time() - self.last_stir_at > SILENT_S
         waits = self.session.state in (SessionState.CONNECTED, SessionState.LISTENING)
         return quiet and waits and not self.watch.tools_running
+
+
+class _Brain(ScriptedBrain):
+    """Marks all that it says by its turn, words that it was given too: no two answers may sound the same."""
+
+    async def respond(self, request: ResponseRequest, writer: ResponseWriter) -> None:
+        await super().respond(attrs.evolve(request, instructions=""), writer)
 
 
 @attrs.define(eq=False)
