@@ -445,9 +445,7 @@ class RealtimeSession(HistoryMethods):
         """The call does not run; the model is told so, and the reason. False when it does not wait, or no more."""
         return (await self._command("reject", call_id=call_id, text=reason)).in_time
 
-    def _check_answers(self, what: str, text: str | None = None) -> None:
-        if text is not None and not text.strip():
-            raise ConfigError(f"{what} needs words; the text is empty")
+    def _check_answers(self, what: str) -> None:
         if self.agent.transcribes_only:
             raise ConfigError(
                 f"{what}: agent {self.agent.name!r} only transcribes; give it VOICE_OUTPUT or TEXT_OUTPUT"
