@@ -244,6 +244,7 @@ class _Conductor:
                 self.outbox.emit(events.PlaybackStart(at=self.outbox.now, turn=turn))
             case TurnPlayed():
                 self.answers.played(item)
+                self.guarding.heard(item.turn)
                 self._speak_of_tools()
             case Interrupted():
                 self.barge_in.silenced(item, self.answers.speaking)
@@ -388,8 +389,7 @@ class _Conductor:
 
     def _agent_changed(self) -> None:
         """Another agent is in charge: what listens, judges and runs goes by its settings."""
-        agent = self.in_charge.agent
-        self.user.agent = self.microphone.agent = agent
+        agent = self.user.agent = self.microphone.agent = self.in_charge.agent
         self.initiative.follow(agent)
         self.user.judge.follow(agent.interruption, agent.turn_detection)
         self.offer.agent_changed(self.answers.newest_turn)
