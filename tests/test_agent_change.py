@@ -222,6 +222,47 @@ async def test_while_an_answer_may_not_be_interrupted_the_new_agent_s_server_hol
         assert (let_go.interrupt_response, let_go.create_response, let_go.silence_duration_ms) == (True, True, 700)
 
 
+async def test_in_an_outage_it_waits_for_the_next_connection(autojump_clock: MockClock) -> None:
+    brain = ScriptedBrain([Say("Ben.", 200)])
+    async with call(brain, ANN, listening=False, protocol=True) as on:
+        await on.drop()
+        await on.next(events.Reconnecting)
+        await on.session.update_agent(BEN)
+        assert [told.instructions for told in updates(on)] == ["You are Ann.", "You are Ann.", "You are Ben."]
+        await on.session.respond()
+        await on.next(events.PlaybackEnd)
+    assert brain.requests[0].instructions == "You are Ben."
+
+
+async def test_a_connection_that_was_prepared_for_the_former_agent_is_told(autojump_clock: MockClock) -> None:
+    """A rotation: the change is taken on the old connection while the new one is being configured."""
+    prepared, connections = trio.Event(), 0
+    told: dict[int, list[str]] = {1: [], 2: []}
+    session = {"type": "realtime", "id": "s", "expires_at": int(trio.current_time()) + 100}
+
+    async def serve(peer: Peer) -> None:
+        nonlocal connections
+        connections += 1
+        number = connections
+        for _ in range(2):
+            update = await peer.receive("session.update")
+            told[number].append(update["session"]["instructions"])
+            if number == 2 and len(told[number]) == 1:
+                prepared.set()
+                await trio.sleep(1)
+            await peer.send({"type": "session.updated", "session": session | {"id": f"s{number}"}})
+        await peer.drain()
+
+    options = ConnectionOptions(url="ws://memory/v1/realtime", model=None)
+    async with call_peer(serve, ANN, connection=options, wall_clock=trio.current_time) as on:
+        await prepared.wait()
+        await on.session.update_agent(BEN)
+        await on.next(events.Connected)
+        assert (await on.next(events.Connected)).session_id == "s2"
+        await trio.sleep(1)
+        assert told == {1: ["You are Ann.", "You are Ben."], 2: ["You are Ann.", "You are Ben."]}
+
+
 async def test_two_at_once_follow_each_other(autojump_clock: MockClock) -> None:
     brain = ScriptedBrain([Say("Cid.", 200)])
     async with call(brain, ANN, listening=False) as on:

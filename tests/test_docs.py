@@ -25,7 +25,7 @@ import attrs
 import pytest
 
 import trio_voice
-from trio_voice import channels, errors, liveness, supervisor
+from trio_voice import channels, errors, liveness, mcp_tools, supervisor
 from trio_voice.agent import RealtimeAgent
 from trio_voice.agent_settings import Filler, IdlePrompts
 from trio_voice.config import (
@@ -39,8 +39,10 @@ from trio_voice.config import (
 from trio_voice.echo import REFERENCE_BLOCKS
 from trio_voice.events import EVENT_NAMES
 from trio_voice.function_tools import FunctionTool
+from trio_voice.protocol.history import HistoryItem
 from trio_voice.session import RealtimeSession
 from trio_voice.tracker import ConversationTurn, DeviceMetrics, SessionMetrics, TranscriptLine
+from trio_voice.usage import TokenUsage
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -253,6 +255,7 @@ def test_the_table_of_channels_says_the_capacities() -> None:
         "playback": f"{channels.PLAYBACK_CAPACITY} items",
         "reference": f"{REFERENCE_BLOCKS} blocks",
         "tool calls": f"{channels.TOOL_CAPACITY} items",
+        "MCP calls": f"{mcp_tools.CALLS_CAPACITY} items for each",
         "checks": f"{channels.CHECK_CAPACITY} items",
         "inbox": f"{channels.INBOX_CAPACITY} items",
         "session events": f"{channels.EVENTS_CAPACITY} for each listener",
@@ -278,7 +281,7 @@ def test_every_error_is_explained() -> None:
 
 def test_every_method_and_state_of_a_session_is_explained() -> None:
     page = "docs/reference/session.md"
-    public = {name for name in vars(RealtimeSession) if not name.startswith("_")}
+    public = {name for name in dir(RealtimeSession) if not name.startswith("_")}
     rows = table_under(page, "Methods") + table_under(page, "What it shows")
     assert {re.split(r"[(`]", row[0])[0] for row in rows} == public
     assert [row[0] for row in table_under(page, "States")] == [state.value for state in SessionState]
@@ -287,6 +290,8 @@ def test_every_method_and_state_of_a_session_is_explained() -> None:
         ("ConversationTurn", ConversationTurn),
         ("TranscriptLine", TranscriptLine),
         ("DeviceMetrics", DeviceMetrics),
+        ("TokenUsage", TokenUsage),
+        ("HistoryItem", HistoryItem),
     ):
         assert [row[0] for row in table_under(page, heading)] == [field.name for field in attrs.fields(values)]
 

@@ -273,6 +273,51 @@ async def test_what_was_to_be_said_when_the_connection_went_is_said_on_the_next(
     assert [words_of(event["response"]["instructions"]) for event in asked] == ["Please hold the line."] * 2
 
 
+SPEECH_BEGINS = {"type": "input_audio_buffer.speech_started", "audio_start_ms": 0, "item_id": "item_user"}
+QUICK = RealtimeAgent("Ann", idle_prompts=IdlePrompts(after_ms=1000, phrases=("Are you there?",)))
+
+
+async def test_a_user_who_was_quicker_than_the_prompt_is_not_talked_over(autojump_clock: MockClock) -> None:
+    """A server may begin what it was asked for although the user has begun to speak."""
+    cancelled = trio.Event()
+
+    async def serve(peer: Peer) -> None:
+        await peer.configure()
+        await peer.receive("response.create")
+        response = {"id": "resp_1", "object": "realtime.response", "status": "in_progress", "conversation_id": "conv"}
+        await peer.send(SPEECH_BEGINS, {"type": "response.created", "response": response})
+        await peer.receive("response.cancel")
+        cancelled.set()
+        await peer.drain()
+
+    async with call_peer(serve, QUICK) as on:
+        with trio.fail_after(10):
+            await cancelled.wait()
+        assert on.session.metrics.interruption_count == 1
+
+
+async def test_a_prompt_that_collides_with_an_answer_is_not_said_after_it(autojump_clock: MockClock) -> None:
+    async def serve(peer: Peer) -> None:
+        await peer.configure()
+        request = await peer.receive("response.create")
+        response = {"id": "resp_1", "object": "realtime.response", "status": "in_progress", "conversation_id": "conv"}
+        code = "conversation_already_has_active_response"
+        error = {"type": "invalid_request_error", "code": code, "message": "busy", "event_id": request.get("event_id")}
+        await peer.send({"type": "response.created", "response": response}, {"type": "error", "error": error})
+        await peer.send({"type": "response.done", "response": response | {"status": "completed", "output": []}})
+        asked_at.append(trio.current_time())
+        await peer.receive("response.create")
+        asked_at.append(trio.current_time())
+        await peer.drain()
+
+    asked_at: list[float] = []
+    async with call_peer(serve, QUICK) as on:
+        await on.next(events.ResponseEnd)
+        await trio.sleep(3)
+        assert on.errors() == []
+    assert asked_at[1] - asked_at[0] == pytest.approx(1, abs=0.1), "only when there was silence again"
+
+
 def tool_call() -> list[dict[str, Any]]:
     response = {"id": "resp_1", "object": "realtime.response", "status": "in_progress", "conversation_id": "conv"}
     item = {

@@ -163,7 +163,7 @@ async def test_a_result_is_told_though_progress_was_being_said_when_it_came(auto
     @tool(result="silent")
     async def search(context: ToolContext[Any]) -> str:
         await trio.sleep(1)
-        context.progress("Still looking.")
+        context.progress("Still looking, it takes a while.")
         await trio.sleep(0.5)
         return "found"
 

@@ -35,6 +35,11 @@ if TYPE_CHECKING:
     )
     from trio_voice.agent_tool import AgentTool as AgentTool, ToolContext as ToolContext, silent as silent
     from trio_voice.function_tools import FunctionTool as FunctionTool, tool as tool
+    from trio_voice.mcp_servers import (
+        HostedMcpTool as HostedMcpTool,
+        McpServerHttp as McpServerHttp,
+        McpServerStdio as McpServerStdio,
+    )
     from trio_voice.guardrail_functions import (
         GuardrailContext as GuardrailContext,
         InputGuardrail as InputGuardrail,
@@ -62,10 +67,14 @@ if TYPE_CHECKING:
         ToolUse as ToolUse,
         TranscriptLine as TranscriptLine,
     )
+    from trio_voice.protocol.history import HistoryItem as HistoryItem
+    from trio_voice.usage import Prices as Prices, TokenUsage as TokenUsage
     from trio_voice.errors import (
         ConfigError as ConfigError,
         DeviceError as DeviceError,
         EngineMissing as EngineMissing,
+        HistoryError as HistoryError,
+        McpServerError as McpServerError,
         SessionEnded as SessionEnded,
         ToolArgumentsError as ToolArgumentsError,
         ToolSchemaError as ToolSchemaError,
@@ -79,6 +88,7 @@ _PUBLIC = {
     "agent_settings": ("Filler", "IdlePrompts", "Prompt", "RetentionRatio", "Tracing"),
     "agent_tool": ("AgentTool", "ToolContext", "silent"),
     "function_tools": ("FunctionTool", "tool"),
+    "mcp_servers": ("HostedMcpTool", "McpServerHttp", "McpServerStdio"),
     "guardrail_functions": (
         "GuardrailContext",
         "InputGuardrail",
@@ -100,10 +110,14 @@ _PUBLIC = {
     ),
     "audio": ("AudioFormat", "Frame"),
     "tracker": ("ConversationTracker", "ConversationTurn", "SessionMetrics", "ToolUse", "TranscriptLine"),
+    "protocol.history": ("HistoryItem",),
+    "usage": ("Prices", "TokenUsage"),
     "errors": (
         "ConfigError",
         "DeviceError",
         "EngineMissing",
+        "HistoryError",
+        "McpServerError",
         "SessionEnded",
         "ToolArgumentsError",
         "ToolSchemaError",

@@ -54,6 +54,7 @@ from trio_voice.guardrail_functions import (
 )
 from trio_voice.handoff_tools import Handoff, as_handoffs
 from trio_voice.interruption import as_told
+from trio_voice.mcp_servers import HostedMcpTool, McpServer, McpServerHttp, McpServerStdio
 from trio_voice.protocol import (
     AudioConfig,
     AudioInput,
@@ -70,8 +71,12 @@ Instructions: TypeAlias = "str | Callable[[Any], str]"
 """A text, or a plain function of the session's context that makes one."""
 
 
-def _as_tools(functions: Sequence[AgentTool | Callable[..., Any]]) -> tuple[AgentTool, ...]:
-    return tuple(given if isinstance(given, AgentTool) else tool(given) for given in functions)
+def _as_tools(given: Sequence[AgentTool | HostedMcpTool | Callable[..., Any]]) -> tuple[AgentTool | HostedMcpTool, ...]:
+    return tuple(each if isinstance(each, AgentTool | HostedMcpTool) else tool(each) for each in given)
+
+
+def _as_servers(given: Iterable[McpServer]) -> tuple[McpServer, ...]:
+    return tuple(given)
 
 
 def _as_capabilities(given: Iterable[AgentCapability]) -> frozenset[AgentCapability]:
@@ -97,8 +102,10 @@ class RealtimeAgent:
     instructions: Instructions = ""
     """A function is called with the session's context whenever a server has to be told: when a connection is
     configured, and when the agent takes over."""
-    tools: tuple[AgentTool, ...] = attrs.field(default=(), converter=_as_tools)
-    """`@tool` functions; a plain typed function is turned into one."""
+    tools: tuple[AgentTool | HostedMcpTool, ...] = attrs.field(default=(), converter=_as_tools)
+    """`@tool` functions; a plain typed function is turned into one. And MCP servers that the Realtime server calls."""
+    mcp_servers: tuple[McpServer, ...] = attrs.field(default=(), converter=_as_servers)
+    """MCP servers that the session itself runs or reaches; their tools are offered behind `tools`."""
     handoffs: tuple[Handoff, ...] = attrs.field(default=(), converter=as_handoffs)
     """Agents that the model may hand the conversation over to; an agent alone, or what `handoff()` makes of one."""
     voice: str | VoiceId | None = None
@@ -149,6 +156,7 @@ class RealtimeAgent:
         if not isinstance(self.instructions, str) and not callable(self.instructions):
             raise ConfigError(f"instructions={self.instructions!r} are no text, and no function that makes one")
         self._check_abilities()
+        self._check_servers()
         check_turn_detection(self.turn_detection)
         check_voice(self.voice)
         if self.model is not None:
@@ -168,6 +176,14 @@ class RealtimeAgent:
                 "idle_prompts and turn_detection.idle_timeout_ms would both break the silence; leave one of them out"
             )
         self._settings()
+
+    def _check_servers(self) -> None:
+        for server in self.mcp_servers:
+            if not isinstance(server, McpServerStdio | McpServerHttp):
+                raise ConfigError(f"mcp_servers has {server!r}; it takes McpServerStdio(…) and McpServerHttp(…)")
+        servers = [server.name for server in self.mcp_servers]
+        if len(set(servers)) < len(servers):
+            raise ConfigError(f"agent {self.name!r} has two MCP servers of one name: {servers}; give each a name=")
 
     def _check_abilities(self) -> None:
         if not self.capabilities & {
@@ -191,6 +207,11 @@ class RealtimeAgent:
                     f"agent {self.name!r} only transcribes: {name} has no meaning; give it VOICE_OUTPUT or TEXT_OUTPUT"
                 )
 
+    @property
+    def runnable(self) -> tuple[AgentTool, ...]:
+        """Those of them that the session runs."""
+        return tuple(tool for tool in self.offered if isinstance(tool, AgentTool))
+
     def can(self, capability: AgentCapability) -> bool:
         return capability in self.capabilities
 
@@ -200,7 +221,7 @@ class RealtimeAgent:
         return not self.capabilities & {AgentCapability.VOICE_OUTPUT, AgentCapability.TEXT_OUTPUT}
 
     @property
-    def offered(self) -> tuple[AgentTool, ...]:
+    def offered(self) -> tuple[AgentTool | HostedMcpTool, ...]:
         """The tools that the model is told of."""
         return (*self.tools, *self.handoffs) if self.can(AgentCapability.FUNCTION_CALLING) else ()
 

@@ -6,6 +6,7 @@ the one before it had, but for the voice, which is fixed once it was heard.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -68,6 +69,8 @@ class AgentInCharge:
     """The user knows its voice: another one is not taken by a server any more, and would be a surprise."""
     told: SessionConfig | None = None
     """What the server was last told, and took."""
+    equip: Callable[[RealtimeAgent], RealtimeAgent] = lambda agent: agent
+    """Gives an agent the tools that its MCP servers have at present."""
 
     def __attrs_post_init__(self) -> None:
         check_hearing(self.agent, self.audio_input)
@@ -77,7 +80,7 @@ class AgentInCharge:
 
         Raises: `ConfigError`, see `RealtimeAgent.session_config`.
         """
-        config = self.agent.session_config(self.audio_input, self.audio_output, context=self.context)
+        config = self.equipped.session_config(self.audio_input, self.audio_output, context=self.context)
         if self.has_spoken and self.told is not None:
             config = with_voice(config, _voice(self.told))
         return config
@@ -89,10 +92,23 @@ class AgentInCharge:
         """
         check_succession(self.agent, agent, self.model)
         check_hearing(agent, self.audio_input)
-        config = agent.session_config(self.audio_input, self.audio_output, context=self.context)
+        config = self.equip(agent).session_config(self.audio_input, self.audio_output, context=self.context)
         if self.has_spoken:
             config = with_voice(config, UNSET)
         return config if self.told is None else _with_resets(self.told, config, DEFAULTS)
+
+    @property
+    def equipped(self) -> RealtimeAgent:
+        """The agent with all the tools that it has now."""
+        return self.equip(self.agent)
+
+    def retooled(self) -> SessionConfig | None:
+        """What a server that was configured has to be told of the agent's tools; None when it knows them."""
+        tools = [tool.wire_tool() for tool in self.equipped.offered]
+        if self.told is None or tools == (self.told.tools or []):
+            return None
+        self.told = replace(self.told, tools=tools)
+        return SessionConfig(tools=tools)
 
     @property
     def standing_instructions(self) -> str:

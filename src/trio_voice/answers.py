@@ -18,6 +18,7 @@ from trio_voice.microphone_gate import MicrophoneGate
 from trio_voice.outbox import Outbox
 from trio_voice.protocol import server_events as on
 from trio_voice.protocol.turns import ResponseArbiter
+from trio_voice.usage import of_response
 from trio_voice.user_turn import UserTurn
 
 
@@ -38,6 +39,11 @@ class Answers:
     user: UserTurn = attrs.field(init=False)
     """Set by the conductor: the two know each other."""
 
+    @property
+    def newest_turn(self) -> int:
+        """0 before the first."""
+        return self.speaking.turn if self.speaking is not None else 0
+
     def begun(self, turn: int, event: object, epoch: int) -> bool:
         """An event names `turn`. Returns whether an answer of the conversation begins with it.
 
@@ -45,8 +51,7 @@ class Answers:
         """
         if isinstance(event, on.ResponseCreated) and event.response.conversation_id is None:
             self.aside.add(turn)
-        newest = self.speaking.turn if self.speaking is not None else 0
-        if turn <= newest or turn in self.aside:
+        if turn <= self.newest_turn or turn in self.aside:
             return False
         if self.asking.begins_marked:
             self.user.uninterruptible.add(turn)
@@ -55,7 +60,7 @@ class Answers:
         self.arbiter.on_created()
         response_id = event.response.id or "" if isinstance(event, on.ResponseCreated) else ""
         self.speaking = Speaking(turn, response_id, epoch, is_verbatim=is_verbatim)
-        self.view.tracker.response_began(self.outbox.now)
+        self.view.tracker.response_began(self.outbox.now, turn)
         self.view.phase = SessionState.RESPONDING
         self.outbox.fan_out.open_turn = turn
         self.outbox.emit(events.ResponseStart(at=self.outbox.now, turn=turn, response_id=response_id))
@@ -74,6 +79,7 @@ class Answers:
     def done(self, turn: int, event: on.ResponseDone) -> None:
         """The server will send no more of it. It may play for a long time yet."""
         response = event.response
+        self.view.tracker.response_used(turn, of_response(response.usage), self.outbox.now)
         if turn in self.aside:
             return
         status = response.status or "completed"

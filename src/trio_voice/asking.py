@@ -28,7 +28,6 @@ class Asking:
     filling: ResponseCreate | None = None
     """The newest request of `fill`."""
     _marked: int = 0
-    _texts: int = 0
 
     def respond(self, request: ResponseCreate) -> None:
         """Ask now, or when the response under way is over."""
@@ -39,10 +38,10 @@ class Asking:
     def write(self, text: str) -> None:
         """Say something for the user. With an id of our own, and recorded at once: it survives a loss that comes before
         the server's echo."""
-        self._texts += 1
-        item = Item.user_text(text, id=f"text_{self._texts}")
+        item_id = self.view.history.new_id("text")
+        item = Item.user_text(text, id=item_id)
         self.view.history.add(item)
-        self.view.tracker.item_seen(f"text_{self._texts}", self.outbox.now)
+        self.view.tracker.item_seen(item_id, self.outbox.now)
         self.outbox.send(ConversationItemCreate(item=item))
 
     def speak(self, instructions: str | None, *, interruptible: bool = True) -> None:

@@ -134,6 +134,12 @@ class BargeIn:
         """Playback has yet to say that it is silent."""
         return bool(self._silencing)
 
+    def is_open(self, item_id: str, speaking: Speaking | None) -> bool:
+        """Whether it is still to be seen how much of this message is heard."""
+        answers = [interrupted for interrupted, _ in self._silencing.values()]
+        answers += [speaking] if self.is_sounding(speaking) else []
+        return any(item_id in answer.item_ids for answer in answers)
+
     def played(self, positions: Collection[ItemPosition], speaking: Speaking | None) -> None:
         """All of these was heard; with that, if `speaking` is over, all there is.
 
@@ -165,7 +171,9 @@ class BargeIn:
             if entry is not None and entry.heard_text.strip():
                 item = Item.assistant_text(entry.heard_text.strip(), id=item_id)
                 if self.epoch:  # or else it will be told with all the rest
-                    self.outbox.send(ConversationItemCreate(item=item))
+                    before = self.history.told_before(item_id)
+                    self.history.untold.discard(item_id)
+                    self.outbox.send(ConversationItemCreate(item=item, previous_item_id=before))
 
     def _cut_server_s_record(
         self, positions: Iterable[ItemPosition], *, unheard_items: Iterable[str] = (), cancel: bool = False

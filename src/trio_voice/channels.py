@@ -6,6 +6,7 @@
     playback         downlink, conversation → playback  4096 items   the connection is given up (1)
     reference        the loudspeaker's thread → capture 512 blocks   the oldest is dropped (2)
     tool calls       conversation → tool executor       256 items    the call is answered with an error
+    MCP calls        tool executor → an MCP server's    64 items     the call is answered with an error
     checks           conversation → guardrails          256 items    the words are not looked at, and this is reported
     inbox            everyone → conversation            4096 items   the connection is given up (1)
     session events   conversation → application         4096 each    audio, then the oldest, is dropped, counted
@@ -23,18 +24,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Generic, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
 import attrs
 import trio
 
-from trio_voice.errors import ConfigError
+from trio_voice.drop_oldest import DropOldest as DropOldest
+from trio_voice.errors import TrioVoiceError
 from trio_voice.event_streams import (
     EVENTS_CAPACITY as EVENTS_CAPACITY,
     EventFanOut as EventFanOut,
     EventStream as EventStream,
 )
 from trio_voice.events import DeviceLost, DeviceRestored
+from trio_voice.mcp_tools import McpTools
 from trio_voice.tool_items import ToolNews
 
 if TYPE_CHECKING:
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
     from trio_voice.guardrail_functions import Guardrail, Trip
     from trio_voice.playback_buffer import ItemPosition
     from trio_voice.protocol import ClientEvent, RemoteProtocolError, ServerEvent, UnknownEvent
+    from trio_voice.protocol.edits import HistoryEdit
     from trio_voice.utterances import SentAudio
     from trio_voice.voice_activity import VoiceChange
 
@@ -59,9 +63,10 @@ INBOX_CAPACITY = 4096
 
 @attrs.frozen
 class Send:
-    """Put `event` on the wire."""
+    """Put `event` on the wire, and then those `following` it: a long record is one item of the channel."""
 
     event: ClientEvent
+    following: tuple[ClientEvent, ...] = ()
 
 
 @attrs.frozen
@@ -248,6 +253,7 @@ CommandName: TypeAlias = Literal[
     "text",
     "say",
     "agent",
+    "history",
     "approve",
     "reject",
 ]
@@ -264,15 +270,18 @@ class Command:
     passed: bool = False
     """The guardrails have nothing against its text."""
     agent: RealtimeAgent | None = None
+    edit: HistoryEdit | None = None
     call_id: str = ""
     """Of the tool's call that is approved or rejected."""
     done: trio.Event = attrs.Factory(trio.Event)
     lost: bool = False
     """The session ended first."""
-    refused: ConfigError | None = None
+    refused: TrioVoiceError | None = None
     """Why it was not carried out."""
     in_time: bool = False
     """It was about a call that waited for it."""
+    item_id: str = ""
+    """Of the item that it made."""
 
 
 DeviceNews: TypeAlias = DeviceLost | DeviceRestored
@@ -289,6 +298,7 @@ InboxItem: TypeAlias = (
     | Checked
     | Command
     | DeviceNews
+    | McpTools
 )
 
 
@@ -309,39 +319,3 @@ def at_hand(channel: trio.MemoryReceiveChannel[T]) -> Iterator[T]:
         except (trio.WouldBlock, trio.EndOfChannel):
             return
         yield item
-
-
-class DropOldest(Generic[T]):
-    """The sending side of a memory channel that makes room by dropping the oldest item, and counts it.
-
-    Trio has no such channel. Owning a clone of the receiving end is what lets the sender make room.
-    """
-
-    def __init__(self, capacity: int) -> None:
-        self._send, self.receiver = trio.open_memory_channel[T](capacity)
-        self._evict = self.receiver.clone()
-        self.dropped = 0
-
-    def send_nowait(self, item: T) -> None:
-        """Never waits and never fails for want of room; while nobody listens the newest are kept for the next."""
-        try:
-            self._send.send_nowait(item)
-        except trio.WouldBlock:
-            self._evict.receive_nowait()
-            self.dropped += 1
-            self._send.send_nowait(item)
-
-    def drain(self) -> int:
-        """Drop everything that waits; returns how many items."""
-        drained = 0
-        while True:
-            try:
-                self._evict.receive_nowait()
-            except (trio.WouldBlock, trio.EndOfChannel):
-                self.dropped += drained
-                return drained
-            drained += 1
-
-    def close(self) -> None:
-        self._send.close()
-        self._evict.close()

@@ -19,8 +19,10 @@ from trio_voice.barge_in import BargeIn
 from trio_voice.channels import Command
 from trio_voice.config import SessionState
 from trio_voice.conversation_view import ConversationView
-from trio_voice.errors import ConfigError
+from trio_voice.errors import ConfigError, HistoryError
 from trio_voice.guarding import Guarding
+from trio_voice.history_edits import HistoryEdits
+from trio_voice.hosted_calls import HostedCalls
 from trio_voice.initiative import Initiative
 from trio_voice.microphone_gate import MicrophoneGate
 from trio_voice.outbox import Outbox
@@ -38,10 +40,12 @@ class Commands:
     asking: Asking
     answers: Answers
     user: UserTurn
+    history: HistoryEdits
     change: AgentChange
     initiative: Initiative
     guarding: Guarding = attrs.field(init=False)
     """Set by the conductor: the two know each other."""
+    hosted: HostedCalls = attrs.field(init=False)
     postponed: list[Command] = attrs.Factory(list)
     """What was asked for when it could not be; each caller waits, so they are as many as the callers."""
 
@@ -83,7 +87,13 @@ class Commands:
                 self.asking.respond(ResponseCreate())
             case "respond":
                 self.asking.speak(command.instructions, interruptible=command.interruptible)
+            case "history":
+                if not self._edited(command):
+                    self.postponed.append(command)
+                    return
             case "approve" | "reject":
+                if self.hosted.judge(command):
+                    return
                 try:
                     self.outbox.run_tool(Verdict(command))
                 except trio.WouldBlock:
@@ -103,6 +113,17 @@ class Commands:
         postponed, self.postponed = self.postponed, []
         for command in postponed:
             self.carry_out(command)
+
+    def _edited(self, command: Command) -> bool:
+        """False when it has to wait."""
+        assert command.edit is not None
+        try:
+            made = self.history.carry_out(command.edit, may_ask=self._may_ask)
+        except HistoryError as refusal:
+            command.refused = refusal
+            return True
+        command.item_id = made or ""
+        return made is not None
 
     @property
     def _may_ask(self) -> bool:

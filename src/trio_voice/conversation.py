@@ -8,7 +8,6 @@ no tool of it begins, and the model is told exactly what was heard.
 from __future__ import annotations
 
 import math
-from typing import assert_never
 
 import attrs
 import trio
@@ -43,9 +42,11 @@ from trio_voice.conversation_view import ConversationView
 from trio_voice.errors import ConfigError
 from trio_voice.guarding import Guarding
 from trio_voice.handoffs import Handoffs
+from trio_voice.history_edits import HistoryEdits
 from trio_voice.initiative import Initiative
 from trio_voice.interruption import InterruptionJudge, as_told
 from trio_voice.logs import log
+from trio_voice.mcp_tools import McpTools
 from trio_voice.microphone_gate import MicrophoneGate
 from trio_voice.outbox import Outbox
 from trio_voice.pauses import FillerWatch, IdleWatch
@@ -61,16 +62,10 @@ from trio_voice.protocol.turns import ResponseArbiter
 from trio_voice.resumption import Resumption
 from trio_voice.server_detection import ServerDetection
 from trio_voice.tool_calls import ToolCalls
-from trio_voice.tool_items import (
-    ApprovalWanted,
-    OfferTools,
-    ToolBegun,
-    ToolItem,
-    ToolProgressed,
-    ToolResult,
-    ToolStarted,
-)
+from trio_voice.tool_items import ToolItem
+from trio_voice.tool_offer import ToolOffer
 from trio_voice.transcripts import Transcripts
+from trio_voice.usage import of_transcription
 from trio_voice.user_turn import UserTurn
 from trio_voice.utterances import Utterances
 
@@ -100,7 +95,7 @@ async def run(
     detection = ServerDetection(as_told(agent.interruption, agent.turn_detection))
     barge_in = BargeIn(outbox, view.history, view.tracker, detection)
     microphone, tools = MicrophoneGate(outbox, view, agent), ToolCalls(outbox, view.tracker, barge_in, view.history)
-    utterances = Utterances(push_to_talk=agent.turn_detection is None)
+    utterances = Utterances(agent.turn_detection is None, view.history.new_id)
     conductor = _Conductor(outbox, view, in_charge, barge_in, microphone, tools, utterances, detection)
     try:
         with inbox:
@@ -138,8 +133,8 @@ class _Conductor:
     """Of the connection that is listened to."""
     successor: LinkUp | None = None
     """A connection that is to take its place."""
-    successors_agent: RealtimeAgent | None = None
-    """The one that it was configured for."""
+    successor_agent: RealtimeAgent | None = None
+    """Whom it was configured for."""
     configured_epoch: int = 0
     """The newest connection whose server has taken the configuration."""
 
@@ -150,6 +145,7 @@ class _Conductor:
     change: AgentChange = attrs.field(init=False)
     handoffs: Handoffs = attrs.field(init=False)
     commands: Commands = attrs.field(init=False)
+    offer: ToolOffer = attrs.field(init=False)
     resumption: Resumption = attrs.field(init=False)
     initiative: Initiative = attrs.field(init=False)
     transcripts: Transcripts = attrs.field(init=False)
@@ -173,6 +169,7 @@ class _Conductor:
             judge=InterruptionJudge.for_detection(agent.interruption, agent.turn_detection),
         )
         self.change = AgentChange(outbox, self.in_charge, self.detection, self._agent_changed)
+        self.offer = ToolOffer(outbox, self.in_charge, self.detection)
         self.initiative = Initiative(
             outbox,
             view,
@@ -185,11 +182,25 @@ class _Conductor:
             IdleWatch(agent.idle_prompts),
             FillerWatch(agent.filler),
         )
-        self.commands = Commands(
-            outbox, view, barge_in, microphone, self.asking, self.answers, self.user, self.change, self.initiative
+        self.handoffs = self.tools.handoffs = Handoffs(
+            outbox, view.history, self.answers, self.in_charge, self.change, self.tools.finish
         )
-        self.handoffs = Handoffs(outbox, view.history, self.answers, self.in_charge, self.change, self.tools.finish)
-        self.tools.handoffs = self.handoffs
+        self.resumption = Resumption(
+            outbox, view, barge_in, microphone, self.tools.ledger, self.utterances, self.asking, self.initiative
+        )
+        self.commands = Commands(
+            outbox,
+            view,
+            barge_in,
+            microphone,
+            self.asking,
+            self.answers,
+            self.user,
+            HistoryEdits(outbox, view, barge_in, self.tools.ledger, self.asking, self.answers, self.resumption),
+            self.change,
+            self.initiative,
+        )
+        self.commands.hosted = self.tools.hosted
         self.guarding = self.commands.guarding = Guarding(
             outbox,
             view,
@@ -201,9 +212,6 @@ class _Conductor:
             carry_out=self.commands.carry_out,
         )
         self.transcripts = Transcripts(outbox, view.history, self.user)
-        self.resumption = Resumption(
-            outbox, view, barge_in, microphone, self.tools.ledger, self.utterances, self.asking, self.initiative
-        )
 
     @property
     def deadline(self) -> float:
@@ -237,26 +245,30 @@ class _Conductor:
             case TurnPlayed():
                 self.answers.played(item)
                 self.guarding.heard(item.turn)
+                self._speak_of_tools()
             case Interrupted():
                 self.barge_in.silenced(item, self.answers.speaking)
                 self.commands.carry_out_postponed()
-            case ToolStarted() | ApprovalWanted() | ToolBegun() | ToolProgressed() | ToolResult():
-                self.tools.take(item)
-                self._speak_of_tools()
             case Checked():
                 self.guarding.checked(item)
             case VoiceHeard(change):
                 self.user.voice_heard(change)
             case Command():
                 self.commands.carry_out(item)
+                self._speak_of_tools()
+            case McpTools():
+                self.offer.take(item, self.answers.newest_turn)
             case events.DeviceLost() | events.DeviceRestored():
                 self.outbox.emit(item)
-            case _:
-                assert_never(item)
+            case _:  # the news of tools
+                self.tools.take(item)
+                self._speak_of_tools()
         if self.detection.held and self.view.connected and not self.user.uninterruptible and not self.user.is_speaking:
             self.asking.release()
         self.guarding.ask()
         self.initiative.watch()
+        if self.view.history.changes:
+            self._tell_changes()
         self._show()
 
     def _show(self) -> None:
@@ -265,10 +277,17 @@ class _Conductor:
         self.view.dropped_control = self.outbox.dropped_control
         self.view.lost_utterances = self.utterances.lost
 
+    def _tell_changes(self) -> None:
+        now = self.outbox.now
+        for change, entry in self.view.history.take_changes():
+            entry.at = now if entry.at is None else entry.at
+            after = self.view.history.before(entry.item_id)
+            self.outbox.emit(events.HistoryChanged(at=now, change=change, item=entry.shown(), after=after))
+
     @property
     def _turn_in_progress(self) -> bool:
-        answer = self.answers.speaking
-        speaking = answer is not None and not (answer.done and answer.played)
+        sounding = self.barge_in.is_sounding(self.answers.speaking) or self.barge_in.under_way
+        speaking = sounding or self.arbiter.active
         processing = self.view.phase is SessionState.PROCESSING
         holding = self.utterances.push_to_talk and self.microphone.listening
         listening = self.user.is_speaking or holding
@@ -280,7 +299,7 @@ class _Conductor:
     def _link_up(self, news: LinkUp) -> None:
         configure = SessionUpdate(event_id=f"configure_{news.epoch}", session=self._configuration())
         if news.handover is not None:
-            self.successor, self.successors_agent = news, self.in_charge.agent
+            self.successor, self.successor_agent = news, self.in_charge.agent
             news.control.send_nowait(Send(configure))
             return
         if self.view.connected:  # the news of the loss was about a connection that had just been replaced
@@ -311,7 +330,7 @@ class _Conductor:
             self._move_to(news)
             self._configured(event.session.id or "")
             news.handover.accepted = True
-            if self.successors_agent is not self.in_charge.agent:  # it was another one when this began
+            if self.successor_agent is not self.in_charge.agent:  # who has taken over on the old one meanwhile
                 self.change.ask(Change(self.in_charge.agent, lambda problem: None))
         else:
             news.control.close()
@@ -337,6 +356,7 @@ class _Conductor:
     def _connection_gone(self) -> None:
         """Note what the user still waits for; what was under way will not be finished."""
         self.resumption.take_stock(self.answers.speaking)
+        self.tools.hosted.connection_gone()
         self.answers.connection_gone()
         self.user.connection_gone()
         self.change.connection_gone()
@@ -357,6 +377,7 @@ class _Conductor:
             self.view.tracker.started_at = self.outbox.now
             self.view.phase = SessionState.CONNECTED
             self.view.ready.set()
+            self.resumption.tell_earlier_session()
             self._greet(self.in_charge.agent)
             self.microphone.set()
 
@@ -366,14 +387,14 @@ class _Conductor:
         elif agent.greets_first:
             self.asking.speak(None, interruptible=agent.interruption.greeting)
 
-    def _agent_changed(self) -> None:
+    def _agent_changed(self, change: Change) -> None:
         """Another agent is in charge: what listens, judges and runs goes by its settings."""
-        agent, answer = self.in_charge.agent, self.answers.speaking
+        agent = self.in_charge.agent
         self.user.agent = self.microphone.agent = agent
         self.initiative.follow(agent)
         self.user.judge.follow(agent.interruption, agent.turn_detection)
-        self.outbox.run_tool(OfferTools(answer.turn if answer is not None else 0, agent.offered, agent))
-        self.handoffs.changed()
+        self.offer.agent_changed(self.answers.newest_turn)
+        self.handoffs.changed(change.call_id)
 
     def _resume_conversation(self) -> None:
         self.change.connected()
@@ -412,6 +433,8 @@ class _Conductor:
         if turn is None or turn > self.barge_in.floor:
             self.transcripts.take(event)
             self.guarding.take(turn, event)
+        if self.tools.hosted.take(turn, event):
+            self._speak_of_tools()
         match event:
             case on.SessionUpdated():
                 if self.configured_epoch != self.epoch:
@@ -439,6 +462,9 @@ class _Conductor:
                     self.guarding.forget()
             case on.ConversationItemInputAudioTranscriptionCompleted():
                 self.utterances.words_known(event.item_id)
+                self.view.tracker.transcription_used(
+                    event.item_id, of_transcription(event.usage or None), self.outbox.now
+                )
                 if not (event.transcript and self.asking.answers) and self.view.phase is SessionState.PROCESSING:
                     self.answers.settle()  # a noise, or words that are only written down: no answer will come
                 self._speak_of_tools()
@@ -496,5 +522,5 @@ class _Conductor:
         if ledger.owed and not ledger.running:
             ledger.response_asked()
             self.asking.respond(ResponseCreate())
-        elif (progress := self.tools.due_progress()) is not None:
+        elif self.view.phase is not SessionState.RESPONDING and (progress := self.tools.due_progress()) is not None:
             self.asking.fill(progress)

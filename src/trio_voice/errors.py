@@ -43,12 +43,20 @@ class WireLost(TrioVoiceError):
         self.close_code = close_code
 
 
+class HistoryError(TrioVoiceError):
+    """An item of the conversation that cannot be changed: there is none of that id, or it is still being said."""
+
+
 class SessionEnded(TrioVoiceError):
     """The session is disconnected, so what was asked of it cannot happen any more."""
 
 
 class EngineMissing(TrioVoiceError):
     """A part of the offline speech stack is not installed; the message says how to get it."""
+
+
+class McpServerError(TrioVoiceError):
+    """An MCP server did not start, or could not do what it was called for."""
 
 
 def cause_of(group: BaseExceptionGroup[BaseException]) -> BaseException:

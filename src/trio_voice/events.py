@@ -12,6 +12,7 @@ import attrs
 
 if TYPE_CHECKING:
     from trio_voice.protocol import ClientEvent, RemoteProtocolError, ServerEvent, UnknownEvent
+    from trio_voice.protocol.history import HistoryItem
 
 DeviceKind: TypeAlias = Literal["microphone", "speaker"]
 
@@ -246,6 +247,21 @@ class ToolProgress(SessionEvent):
 
 
 @attrs.frozen(kw_only=True)
+class McpToolsListed(SessionEvent):
+    """Which tools an MCP server has: the server is being asked, has answered, or cannot be reached.
+
+    Of a hosted server `server` is its label, of a local one its name. A local one says it again when its tools change,
+    and fails with a `reason` when it is lost; it is then started again.
+    """
+
+    name: ClassVar[str] = "mcp_tools"
+    server: str
+    status: Literal["in_progress", "completed", "failed"]
+    tools: tuple[str, ...] = ()
+    reason: str | None = None
+
+
+@attrs.frozen(kw_only=True)
 class PlaybackStart(SessionEvent):
     """The first sample of a turn reached the speaker."""
 
@@ -296,6 +312,21 @@ class DeviceRestored(SessionEvent):
     kind: DeviceKind
     device: str
     outage_ms: float
+
+
+@attrs.frozen(kw_only=True)
+class HistoryChanged(SessionEvent):
+    """An item of the conversation is new, is otherwise than it was, or is gone.
+
+    `changed` when its words are complete, and when it was cut; words that are still arriving are `Transcript`s. An
+    edited message is one item `added` and one `deleted`. `after` is the id of the item before it, None for the first:
+    not every item is added at the end, and one may be found to stand elsewhere.
+    """
+
+    name: ClassVar[str] = "history"
+    change: Literal["added", "changed", "deleted"]
+    item: HistoryItem
+    after: str | None = None
 
 
 @attrs.frozen(kw_only=True)

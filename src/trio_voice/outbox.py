@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import attrs
@@ -54,14 +55,20 @@ class Outbox:
 
     def send(self, event: ClientEvent) -> None:
         """To the server of this connection. In an outage it is dropped: a resume restores from the record instead."""
+        self.send_all([event])
+
+    def send_all(self, wanted: Sequence[ClientEvent]) -> None:
+        """As `send`, in this order, however many there are."""
         if self.unconfirmed is not None:
-            event = self._to_be_confirmed(event, self.unconfirmed)
+            wanted = [self._to_be_confirmed(event, self.unconfirmed) for event in wanted]
         if not self.is_open:
-            self.dropped_control += 1
+            self.dropped_control += len(wanted)
             return
-        self._to_uplink(Send(event))
+        if wanted:
+            self._to_uplink(Send(wanted[0], tuple(wanted[1:])))
         if self.fan_out.wants_protocol:
-            self.emit(events.ClientEventSent(at=self.now, event=event))
+            for event in wanted:
+                self.emit(events.ClientEventSent(at=self.now, event=event))
 
     def _to_be_confirmed(self, event: ClientEvent, unconfirmed: dict[str, ClientEvent]) -> ClientEvent:
         match event:

@@ -16,8 +16,8 @@ from trio_voice.conversation_view import ConversationView
 from trio_voice.initiative import Initiative
 from trio_voice.microphone_gate import MicrophoneGate
 from trio_voice.outbox import Outbox
-from trio_voice.protocol import ClientEvent, Item, ResponseCreate
-from trio_voice.protocol.resume import replay
+from trio_voice.protocol import ConversationItemCreate, Item, ResponseCreate
+from trio_voice.protocol.resume import CONTINUES, NEVER_RUN, replay
 from trio_voice.tool_ledger import ToolLedger
 from trio_voice.utterances import Utterances
 
@@ -60,8 +60,10 @@ class Resumption:
 
     def tell(self, speaking: Speaking | None) -> None:
         """The next connection is open: give it what it does not know, ask again, and go on listening."""
-        for event in self._what_it_lacks(speaking):
-            self.outbox.send(event)
+        if self.remembers and self.outbox.unconfirmed is not None:
+            self.outbox.send_all(list(self.outbox.unconfirmed.values()))
+        else:
+            self._tell_everything(self.barge_in.hold_back(speaking))
         carried = self.utterances.carry_on(self.outbox.now)
         self.microphone.carry_on(carried)
         self.response_owed = self.response_owed and not carried  # who speaks on is answered after that
@@ -69,15 +71,30 @@ class Resumption:
         for request in requests:
             self.asking.again(request)
 
-    def _what_it_lacks(self, speaking: Speaking | None) -> list[ClientEvent]:
-        if self.remembers and self.outbox.unconfirmed is not None:
-            return list(self.outbox.unconfirmed.values())
-        return replay(
-            self.view.history,
-            self.ledger.results,
-            unfinished=self.barge_in.hold_back(speaking),
-            wordless=self.utterances.wordless,
-        )
+    def tell_earlier_session(self) -> None:
+        """The first connection is open, and the session goes on with the conversation of an earlier one."""
+        history = self.view.history
+        history.close_calls(NEVER_RUN, running=())
+        self._create(replay(history))
+
+    def _tell_everything(self, unfinished: set[str]) -> None:
+        history = self.view.history
+        for entry in list(history):
+            if entry.text == CONTINUES:
+                history.delete(entry.item_id)
+        running = [call_id for call_id, result in self.ledger.results.items() if result is None]
+        history.close_calls(NEVER_RUN, running=running)
+        events = replay(history, results=self.ledger.results, unfinished=unfinished, wordless=self.utterances.wordless)
+        if events:
+            note = Item.system_text(CONTINUES, id=history.new_id("resumed"))
+            history.add(note)
+            events.append(ConversationItemCreate(item=note))
+        self._create(events)
+
+    def _create(self, events: list[ConversationItemCreate]) -> None:
+        told = {event.item.id for event in events}
+        self.view.history.untold = {entry.item_id for entry in self.view.history} - told
+        self.outbox.send_all(events)
 
     def _has_words(self, speaking: Speaking) -> bool:
         entries = (self.view.history.get(item_id) for item_id in speaking.item_ids)

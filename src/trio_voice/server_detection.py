@@ -62,6 +62,15 @@ class ServerDetection:
         self._there = self._unacknowledged.popleft()
         return self._there.is_change
 
+    def said_more(self) -> None:
+        """The server is told something that has nothing to do with this, and will acknowledge it in its turn."""
+        self._unacknowledged.append(_Told(self.own, self.held))
+
+    def not_taken(self) -> None:
+        """The server has refused the oldest update that it had not acknowledged, one of `said_more`."""
+        if self._unacknowledged:
+            self._unacknowledged.popleft()
+
     def change(self, own: TurnDetection | None) -> TurnDetection | None:
         """Another agent takes over: what its configuration has to say just now. One change at a time."""
         self.own = own

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from types import TracebackType
@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any, Self
 import attrs
 import trio
 
-from trio_voice import capture, conversation, guardrails, logs, playback, supervisor, tools
+from trio_voice import capture, conversation, guardrails, history_export, logs, playback, supervisor, tools
 from trio_voice.agent import RealtimeAgent
 from trio_voice.agent_in_charge import AgentInCharge, connection_for
-from trio_voice.agent_settings import check_words
 from trio_voice.audio import Frame
 from trio_voice.channels import (
     CHECK_CAPACITY,
@@ -48,9 +47,13 @@ from trio_voice.errors import ConfigError, SessionEnded, cause_of
 from trio_voice.events import EVENT_NAMES, PROTOCOL_EVENTS, Disconnected, ResponseAudio, SessionEvent
 from trio_voice.frame_filters import FrameFilter
 from trio_voice.logs import log
+from trio_voice.mcp_tools import McpToolbox
+from trio_voice.protocol.edits import check_words
 from trio_voice.protocol.history import History
+from trio_voice.session_history import HistoryMethods
 from trio_voice.tool_items import ToolItem
-from trio_voice.tracker import ConversationTracker, ConversationTurn, SessionMetrics, TranscriptLine
+from trio_voice.tracker import ConversationTracker, SessionMetrics
+from trio_voice.usage import Prices
 from trio_voice.voice_activity import EnergyDetector, VoiceDetector, VoiceMeter
 
 if TYPE_CHECKING:
@@ -58,7 +61,7 @@ if TYPE_CHECKING:
     from trio_voice.playback_buffer import BufferStatistics
 
 
-class RealtimeSession:
+class RealtimeSession(HistoryMethods):
     """One conversation, alive inside `async with`.
 
     Entering starts every actor, connects, and waits until the server has taken the configuration; leaving
@@ -83,6 +86,8 @@ class RealtimeSession:
         capture_filters: Sequence[FrameFilter] = (),
         playback_filters: Sequence[FrameFilter] = (),
         metadata: dict[str, Any] | None = None,
+        history: Mapping[str, Any] | None = None,
+        prices: Prices | None = None,
         approver: tools.Approver | None = None,
         open_stream: supervisor.OpenStream | None = None,
         wall_clock: Callable[[], float] = time.time,
@@ -90,18 +95,25 @@ class RealtimeSession:
     ) -> None:
         """`context` is your own object, for instructions that are made of it; tools find it in their `ToolContext`.
 
-        `microphone` and `speaker` are opened when the agent's capabilities ask for them; None goes without.
+                `microphone` and `speaker` are opened when the agent's capabilities ask for them; None goes without.
 
-        `capture_filters` see the microphone's frames after what `audio_input` asks for, and before they are sent;
-        `playback_filters` see the blocks that the speaker takes.
+                `capture_filters` see the microphone's frames after what `audio_input` asks for, and before they are sent;
+                `playback_filters` see the blocks that the speaker takes.
 
-        `approver`, plain or async, is asked about calls of tools that need approval; without it,
-        `approve()` and `reject()` answer.
+        <<<<<<< HEAD
+        =======
+                `history` is what an earlier session's `export()` gave: the server is told its items first, and the conversation
+                goes on from there. `prices` make `metrics.cost` of what is used.
 
-        Raises: `ConfigError` for an echo policy without what it needs, and for settings that cannot be together.
+        >>>>>>> dcd84a65041732b10a2d0d2603bfa033e8d36e2f
+                `approver`, plain or async, is asked about calls of tools that need approval; without it,
+                `approve()` and `reject()` answer.
 
-        For tests: `open_stream` makes the byte stream of each connection in place of the network; `wall_clock` tells
-        the date, against which a server's session limit is read; `rng` spreads the attempts to reconnect.
+                Raises: `ConfigError` for an echo policy without what it needs, for settings that cannot be together, and for a
+                `history` that is none.
+
+                For tests: `open_stream` makes the byte stream of each connection in place of the network; `wall_clock` tells
+                the date, against which a server's session limit is read; `rng` spreads the attempts to reconnect.
         """
         self.context = context
         self._approver = approver
@@ -119,7 +131,8 @@ class RealtimeSession:
         self._open_stream = open_stream
         self._wall_clock = wall_clock
         self._rng = rng or random.Random()
-        self._metadata = metadata
+        self._earlier = history_export.read(history) if history is not None else history_export.NOTHING
+        self._metadata, self._prices = {**self._earlier.metadata, **(metadata or {})}, prices
         self._fan_out = EventFanOut()
         self._callbacks: dict[str, list[Callable[[Any], Any]]] = {}
         self._callback_stream = self._fan_out.subscribe()
@@ -163,11 +176,15 @@ class RealtimeSession:
         to_conversation, inbox = trio.open_memory_channel[InboxItem](INBOX_CAPACITY)
         to_playback, playback_items = trio.open_memory_channel[PlaybackItem](PLAYBACK_CAPACITY)
         to_tools, tool_items = trio.open_memory_channel[ToolItem](TOOL_CAPACITY)
+        self._toolbox = McpToolbox(self._in_charge, self._rng)
         to_guardrails, checks = trio.open_memory_channel[CheckText](CHECK_CAPACITY)
         frames = DropOldest[Frame](max(1, self.audio_input.capacity_ms // self.audio_input.chunk_ms))
         history = History()
+        began_at = trio.current_time() - self._earlier.duration_s
+        history_export.restore(self._earlier, history, began_at)
         self._view = ConversationView(
-            history, ConversationTracker(history, started_at=trio.current_time(), metadata=self._metadata)
+            history,
+            ConversationTracker(history, started_at=trio.current_time(), metadata=self._metadata, began_at=began_at),
         )
         self._commands = to_conversation.clone()
         self._frames = frames
@@ -204,39 +221,26 @@ class RealtimeSession:
                     hear = partial(capture.run, frames, microphone=microphone, config=self.audio_input)
                     hear = partial(hear, recovery=self._hearing, filters=self._capture_filters, voice=self._voice)
                     await nursery.start(partial(hear, reports=to_conversation.clone()))
-                execute = partial(tools.run, tool_items, to_conversation.clone(), tools=self.agent.offered)
+                await self._toolbox.begin(to_conversation, nursery)
+                execute = partial(
+                    tools.run, tool_items, to_conversation.clone(), tools=self._in_charge.equipped.runnable
+                )
                 nursery.start_soon(partial(execute, context=self.context, agent=self.agent, approver=self._approver))
                 look = partial(guardrails.run, checks, to_conversation.clone(), context=self.context)
                 nursery.start_soon(look)
-                nursery.start_soon(
-                    partial(
-                        conversation.run,
-                        inbox,
-                        playback=to_playback.clone() if speaker is not None else None,
-                        tool_calls=to_tools,
-                        checks=to_guardrails,
-                        fan_out=self._fan_out,
-                        view=self._view,
-                        in_charge=self._in_charge,
-                        native_resume=self.connection.native_resume,
-                    )
-                )
+                conduct = partial(conversation.run, inbox, tool_calls=to_tools, checks=to_guardrails)
+                conduct = partial(conduct, playback=to_playback.clone() if speaker is not None else None)
+                conduct = partial(conduct, fan_out=self._fan_out, view=self._view, in_charge=self._in_charge)
+                nursery.start_soon(partial(conduct, native_resume=self.connection.native_resume))
                 nursery.start_soon(supervisor.run, self._link)
                 task_status.started()
         finally:
             self._end()
-            for end in (
-                to_conversation,
-                inbox,
-                to_playback,
-                playback_items,
-                to_tools,
-                tool_items,
-                to_guardrails,
-                checks,
-            ):
+            ends = (to_conversation, inbox, to_playback, playback_items, to_tools, tool_items, to_guardrails, checks)
+            for end in ends:
                 end.close()
             frames.close()
+            self._toolbox.close()
 
     # --- life -------------------------------------------------------------------------------------
 
@@ -343,18 +347,6 @@ class RealtimeSession:
         return ConnectionState.CONNECTED if self._view.connected else self._link.state
 
     @property
-    def tracker(self) -> ConversationTracker:
-        """The conversation so far, turn by turn. For reading."""
-        return self._view.tracker
-
-    def transcript(self) -> list[TranscriptLine]:
-        """Who said what. Of an interrupted answer: what was heard of it."""
-        return self._view.tracker.transcript()
-
-    def turns(self) -> list[ConversationTurn]:
-        return self._view.tracker.turns()
-
-    @property
     def metrics(self) -> SessionMetrics:
         at = self._ended_at if self._ended_at is not None else trio.current_time()
         dropped = {"frames": self._frames.dropped, "events": self._fan_out.dropped}
@@ -367,7 +359,9 @@ class RealtimeSession:
             dropped["overflow_samples"] = played.overflow_samples
             dropped["underruns"] = played.underruns
             dropped["late_chunks"] = played.late_chunks
-        metrics = self._view.tracker.metrics(at, dropped, round_trip_ms=self._link.round_trips.median_ms)
+        metrics = self._view.tracker.metrics(
+            at, dropped, round_trip_ms=self._link.round_trips.median_ms, prices=self._prices
+        )
         return attrs.evolve(
             metrics,
             jitter_ms=played.jitter_ms if played is not None else None,
@@ -376,30 +370,6 @@ class RealtimeSession:
             microphone=None if self._hearing is None else self._hearing.metrics(at),
             speaker=None if self._sounding is None else self._sounding.metrics(at),
         )
-
-    def summary(self) -> dict[str, Any]:
-        """The session in plain values, ready for JSON."""
-        metrics = self.metrics
-        return {
-            "session_id": self._view.session_id,
-            "agent": self.agent.name,
-            "state": self.state.value,
-            "duration_seconds": round(metrics.duration_s, 3),
-            "turn_count": metrics.turn_count,
-            "interruption_count": metrics.interruption_count,
-            "truncations": metrics.truncation_count,
-            "tool_calls": [
-                {"tool": use.tool, "arguments": use.arguments, "output": use.output, "failed": use.failed}
-                for turn in self.turns()
-                for use in turn.tool_calls
-            ],
-            "average_latency_ms": metrics.average_latency_ms and round(metrics.average_latency_ms, 1),
-            "audio_duration_ms": round(metrics.audio_duration_ms),
-            "transcript": [
-                {"role": line.role, "text": line.text, "interrupted": line.interrupted} for line in self.transcript()
-            ],
-            "metadata": self.tracker.metadata,
-        }
 
     # --- what it can be told ----------------------------------------------------------------------
 
@@ -431,7 +401,7 @@ class RealtimeSession:
 
     async def send_text(self, text: str) -> None:
         """Say something in writing; an answer under way is interrupted."""
-        check_words("text", text)
+        check_words("send_text()", text)
         self._check_answers("send_text()")
         if not self.agent.can(AgentCapability.TEXT_INPUT):
             raise ConfigError(f"agent {self.agent.name!r} takes no text; give it AgentCapability.TEXT_INPUT")
@@ -451,7 +421,7 @@ class RealtimeSession:
 
         It can be interrupted as any answer, or not with `interruptible=False`: see `respond()`.
         """
-        check_words("text", text)
+        check_words("say()", text)
         self._check_answers("say()")
         await self._command("say", text=text, interruptible=interruptible)
 
@@ -460,8 +430,10 @@ class RealtimeSession:
 
         The voice changes only as long as none was heard. The devices stay as they are.
         Raises: `ConfigError` when the session cannot go on with it, or the server refuses it; the agent that was in
-        charge stays.
+        charge stays. `McpServerError` when one of its MCP servers does not start.
         """
+        if self._ended_at is None:
+            await self._toolbox.start(agent)
         await self._command("agent", agent=agent)
 
     async def approve(self, call_id: str) -> bool:
@@ -472,7 +444,9 @@ class RealtimeSession:
         """The call does not run; the model is told so, and the reason. False when it does not wait, or no more."""
         return (await self._command("reject", call_id=call_id, text=reason)).in_time
 
-    def _check_answers(self, what: str) -> None:
+    def _check_answers(self, what: str, text: str | None = None) -> None:
+        if text is not None and not text.strip():
+            raise ConfigError(f"{what} needs words; the text is empty")
         if self.agent.transcribes_only:
             raise ConfigError(
                 f"{what}: agent {self.agent.name!r} only transcribes; give it VOICE_OUTPUT or TEXT_OUTPUT"

@@ -15,11 +15,13 @@ import trio
 from trio_voice import events
 from trio_voice.barge_in import BargeIn
 from trio_voice.handoffs import Handoffs
+from trio_voice.hosted_calls import HostedCalls
 from trio_voice.outbox import Outbox
 from trio_voice.protocol import ConversationItemCreate, Item
 from trio_voice.protocol.history import History
 from trio_voice.tool_items import (
     ApprovalWanted,
+    ApproverDecided,
     RunTool,
     ToolBegun,
     ToolNews,
@@ -40,15 +42,25 @@ class ToolCalls:
     barge_in: BargeIn
     history: History
     ledger: ToolLedger = attrs.Factory(ToolLedger)
+    hosted: HostedCalls = attrs.field(init=False)
+    """Calls that the server makes itself: in the same ledger."""
     handoffs: Handoffs = attrs.field(init=False)
     """Set by the conductor: the two know each other."""
     progress: ToolProgressed | None = None
     """The newest word of a tool that runs, to be said aloud."""
-    _later: int = 0
+
+    def __attrs_post_init__(self) -> None:
+        self.hosted = HostedCalls(self.outbox, self.tracker, self.barge_in, self.ledger, agent=self._agent)
+
+    def _agent(self) -> str:
+        return self.handoffs.in_charge.agent.name
 
     def called(self, turn: int, item: Item) -> None:
         """A function call is complete: run it, once, unless its turn was interrupted before."""
         if item.status in ("incomplete", "in_progress") or not item.call_id or not self.ledger.begin(item.call_id):
+            return
+        if item.id and self.history.is_deleted(item.id):
+            self.ledger.forget(item.call_id)
             return
         call = RunTool(turn, item.call_id, item.name or "", item.arguments or "{}")
         if turn <= self.barge_in.floor:
@@ -78,6 +90,8 @@ class ToolCalls:
             case ToolResult():
                 if not self.handoffs.takes(news):
                     self.finish(news)
+            case ApproverDecided():
+                self.hosted.decided(news)
             case _:
                 assert_never(news)
 
@@ -109,12 +123,12 @@ class ToolCalls:
         """It goes on in the background: the call is answered, and what it finds will be a message."""
         if self.ledger.to_background(news.call_id, news.output):
             self._tell_output(news.call_id, news.output)
-            if news.turn > self.barge_in.hushed:
+            if news.turn > self.barge_in.hushed and not self.ledger.is_forgotten(news.call_id):
                 self.ledger.owed.add(news.call_id)
 
     def _progressed(self, news: ToolProgressed) -> None:
         news.taken = True
-        if not self.ledger.is_open(news.call_id):
+        if not self.ledger.is_open(news.call_id) or self.ledger.is_forgotten(news.call_id):
             return
         self.progress = attrs.evolve(news)
         self.outbox.emit(
@@ -125,11 +139,12 @@ class ToolCalls:
 
     def finish(self, result: ToolResult) -> None:
         """Tell the model, the record and the application. An answer is owed, unless somebody wanted silence."""
+        forgotten = self.ledger.is_forgotten(result.call_id)
         if self.ledger.finish(result.call_id, result.output):
             self._tell_output(result.call_id, result.output)
             told = None if self._is_quiet(result) or result.turn <= self.barge_in.hushed else result.call_id
         elif self.ledger.finish_later(result.call_id):
-            told = self._tell_later(result)
+            told = None if forgotten else self._tell_later(result)
             # The conversation has gone on since the call: who interrupted it did not speak of this.
             told = None if self._is_quiet(result) else told
         else:
@@ -147,16 +162,19 @@ class ToolCalls:
                 duration_ms=result.duration_ms,
             )
         )
-        if told is not None:
+        if told is not None and not forgotten:
             self.ledger.owed.add(told)
 
     def _tell_output(self, call_id: str, output: str) -> None:
-        self.outbox.send(ConversationItemCreate(item=Item.function_call_output(call_id, output)))
+        if self.ledger.is_forgotten(call_id):
+            return
+        item = Item.function_call_output(call_id, output, id=self.history.new_id("output"))
+        self.history.add(item)
+        self.outbox.send(ConversationItemCreate(item=item))
 
     def _tell_later(self, result: ToolResult) -> str:
         """With an id of our own, and recorded at once: it survives a loss that comes before the server's echo."""
-        self._later += 1
-        item_id = f"result_{self._later}"
+        item_id = self.history.new_id("result")
         ended = "has failed" if result.failed else "has finished"
         call = msgspec.json.encode(result.call_id).decode()
         text = f"The tool {result.tool} (call {call}), which worked in the background, {ended}: {result.output}"

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from trio_voice.agent import RealtimeAgent
     from trio_voice.agent_tool import AgentTool
     from trio_voice.channels import Command
+    from trio_voice.events import ToolApproval
 
 
 # --- conversation → tool executor -----------------------------------------------------------------
@@ -52,7 +53,14 @@ class Verdict:
     command: Command
 
 
-ToolItem: TypeAlias = RunTool | CancelTurn | OfferTools | Verdict
+@attrs.frozen
+class AskApprover:
+    """A call that the server makes itself waits for an approval: ask whom the session has for that."""
+
+    asked: ToolApproval
+
+
+ToolItem: TypeAlias = RunTool | CancelTurn | OfferTools | Verdict | AskApprover
 
 
 # --- tool executor → conversation -----------------------------------------------------------------
@@ -118,4 +126,13 @@ class ToolResult:
     """The same, if the turn that called was interrupted."""
 
 
-ToolNews: TypeAlias = ToolStarted | ApprovalWanted | ToolBegun | ToolProgressed | ToolResult
+@attrs.frozen
+class ApproverDecided:
+    """What came of asking, or that nobody has answered for too long."""
+
+    call_id: str
+    given: bool
+    reason: str
+
+
+ToolNews: TypeAlias = ToolStarted | ApprovalWanted | ToolBegun | ToolProgressed | ToolResult | ApproverDecided

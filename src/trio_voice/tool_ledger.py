@@ -23,6 +23,7 @@ class ToolLedger:
     """Of what is owed: the server has said that it has it."""
     _results: dict[str, str | None] = attrs.Factory(dict)
     _in_background: set[str] = attrs.Factory(set)
+    _forgotten: set[str] = attrs.Factory(set)
 
     def begin(self, call_id: str) -> bool:
         """Whether this call is new; if it is not, it must not be run."""
@@ -37,6 +38,11 @@ class ToolLedger:
             return False
         self._results[call_id] = output
         return True
+
+    def amend(self, call_id: str, output: str) -> None:
+        """More is known of a result that there was already."""
+        if self._results.get(call_id) is not None:
+            self._results[call_id] = output
 
     def to_background(self, call_id: str, output: str) -> bool:
         """Record that the model was told `output`, and that the result itself comes later."""
@@ -71,10 +77,19 @@ class ToolLedger:
         self.owed.clear()
         self._arrived.clear()
 
+    def forget(self, call_id: str) -> None:
+        """The call was taken out of the conversation: if it runs, it runs on, and the model is not told its result."""
+        self.owed.discard(call_id)
+        if self.is_open(call_id):
+            self._forgotten.add(call_id)
+
+    def is_forgotten(self, call_id: str) -> bool:
+        return call_id in self._forgotten
+
     @property
     def running(self) -> bool:
         """Whether any tool has still to answer; those in the background have."""
-        return None in self._results.values()
+        return any(call_id not in self._forgotten for call_id, result in self._results.items() if result is None)
 
     @property
     def results(self) -> Mapping[str, str | None]:

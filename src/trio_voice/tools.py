@@ -27,6 +27,8 @@ from trio_voice.events import ToolApproval
 from trio_voice.logs import log
 from trio_voice.tool_items import (
     ApprovalWanted,
+    ApproverDecided,
+    AskApprover,
     CancelTurn,
     OfferTools,
     RunTool,
@@ -42,8 +44,11 @@ MAX_OUTPUT_CHARS = 100_000
 """A model cannot use more, and the wire would carry it every time the conversation is restored."""
 MAX_THREADS = 8
 """Plain functions that run at once."""
+REMEMBERED_OFFERS = 8
 MAX_THREADS_LEFT = 56
 """More threads, of functions that nobody waits for any more."""
+APPROVAL_S = 60.0
+"""How long an approval is waited for of a call that the server makes itself; of others the tool's timeout says it."""
 INTERRUPTED = "cancelled: the user interrupted"
 
 Approver: TypeAlias = Callable[[ToolApproval], bool | Awaitable[bool]]
@@ -66,7 +71,7 @@ async def run(
     with results:
         async with trio.open_nursery() as nursery:
             executor = _Executor(results, nursery, context, approver)
-            executor.offered(OfferTools(0, tools, agent))
+            executor.offers.append(OfferTools(0, tools, agent))
             async for item in inbox:
                 match item:
                     case RunTool():
@@ -77,6 +82,8 @@ async def run(
                         executor.offers.append(item)
                     case Verdict():
                         executor.judge(item)
+                    case AskApprover(asked):
+                        nursery.start_soon(executor.ask_about, asked)
 
 
 @attrs.define(eq=False)
@@ -161,12 +168,12 @@ class _Executor:
     nursery: trio.Nursery
     session_context: Any
     approver: Approver | None
+    offers: deque[OfferTools] = attrs.Factory(lambda: deque(maxlen=REMEMBERED_OFFERS))
+    """The tools of the newest agents, the one in charge last."""
     calls: dict[str, _Call] = attrs.Factory(dict)
     """By call id, those that have not been answered."""
     cancelled_turn: int = 0
     """Turns at or below it were interrupted: a call of theirs whose task has yet to run must not begin."""
-    offers: list[OfferTools] = attrs.Factory(list)
-    """Of each agent so far: a call is for the tools of its turn."""
     lines: dict[str, _Line] = attrs.Factory(dict)
     """By the name of the tool."""
     free_threads: trio.CapacityLimiter = attrs.Factory(lambda: trio.CapacityLimiter(MAX_THREADS))
@@ -176,10 +183,8 @@ class _Executor:
 
     # --- what the conversation says: synchronous, in its order ------------------------------------
 
-    def offered(self, item: OfferTools) -> None:
-        self.offers.append(item)
-
-    def _offer_of(self, turn: int) -> OfferTools:
+    def offer_of(self, turn: int) -> OfferTools:
+        """What the agent of that turn could call."""
         return next((offer for offer in reversed(self.offers) if turn > offer.after_turn), self.offers[0])
 
     def cancel(self, turn: int) -> None:
@@ -201,7 +206,7 @@ class _Executor:
     def take(self, asked: RunTool) -> None:
         """A call: whether it may begin, and after which others, is decided before the next item is looked at."""
         offer(self.results, ToolStarted(asked.turn, asked.call_id, asked.tool, asked.arguments))
-        offered = self._offer_of(asked.turn)
+        offered = self.offer_of(asked.turn)
         tools = {tool.name: tool for tool in offered.tools}
         tool = tools.get(asked.tool)
         if tool is None:
@@ -287,6 +292,16 @@ class _Executor:
         if not approval.given:
             raise _NotApproved("not approved" + (f": {approval.reason}" if approval.reason else ""))
 
+    async def ask_about(self, asked: ToolApproval) -> None:
+        """Have a call approved that the server would make itself."""
+        given, reason = False, f"nobody answered within {APPROVAL_S:g} s"
+        with trio.move_on_after(APPROVAL_S):
+            if self.approver is None:
+                await trio.sleep_forever()
+            else:
+                given, reason = await _asked(self.approver, asked)
+        offer(self.results, ApproverDecided(asked.call_id, given, reason))
+
     async def _ask(self, approver: Approver, call: _Call, approval: _Approval, agent: str) -> None:
         asked = call.asked
         wanted = ToolApproval(
@@ -297,15 +312,7 @@ class _Executor:
             arguments=asked.arguments,
             agent=agent,
         )
-        try:
-            given = approver(wanted)
-            if inspect.isawaitable(given):
-                given = await given
-        except Exception:
-            log.exception("tool.approver_failed", tool=asked.tool, call_id=asked.call_id)
-            approval.decide(False, "the question could not be put")
-        else:
-            approval.decide(bool(given), "")
+        approval.decide(*await _asked(approver, wanted))
 
     async def _do(self, call: _Call) -> None:
         """Let the tool work. Its result is sent in the same step in which it ends: no checkpoint can lose it."""
@@ -403,6 +410,18 @@ class _Executor:
         duration_ms = (trio.current_time() - began_at) * 1000 if began_at is not None else 0.0
         result = ToolResult(asked.turn, asked.call_id, asked.tool, _as_text(value), failed, duration_ms, **quiet)
         offer(self.results, result)
+
+
+async def _asked(approver: Approver, wanted: ToolApproval) -> tuple[bool, str]:
+    """Whether it agrees, and why not where there is a reason."""
+    try:
+        given = approver(wanted)
+        if inspect.isawaitable(given):
+            given = await given
+    except Exception:
+        log.exception("tool.approver_failed", tool=wanted.tool, call_id=wanted.call_id)
+        return False, "the question could not be put"
+    return bool(given), ""
 
 
 def _is_of_the_tool(error: BaseException) -> bool:

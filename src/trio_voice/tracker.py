@@ -5,12 +5,18 @@ Core ring: pure. The conversation actor tells it what happened and when; the ses
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
 import attrs
 
+from trio_voice.errors import ConfigError
 from trio_voice.protocol.history import History
+from trio_voice.usage import NOTHING, Prices, TokenUsage
+
+RECENT_RESPONSES = 16
+"""Of which it is remembered what they answer, until it is known what they cost."""
 
 
 @attrs.frozen
@@ -50,6 +56,11 @@ class ConversationTurn:
     latency_ms: float | None
     """From the server's word that speech had ended (or the text was sent) to the first sample in the air."""
     interrupted: bool
+    item_ids: tuple[str, ...] = ()
+    """Its messages, as `session.history` names them."""
+    usage: TokenUsage = NOTHING
+    metadata: Mapping[str, Any] = attrs.field(factory=dict, hash=False)
+    """What `session.annotate()` has noted."""
 
 
 @attrs.frozen
@@ -92,6 +103,17 @@ class SessionMetrics:
     """Of the agent's voice, out of the loudspeaker by its own account; the turn that is playing included."""
     microphone: DeviceMetrics | None = None
     speaker: DeviceMetrics | None = None
+    usage: TokenUsage = NOTHING
+    cost: float | None = None
+    """By the prices that the session was given; None without any, and where one is missing."""
+
+
+def check_json(what: str, values: object) -> None:
+    """Raises: `ConfigError` for what JSON cannot hold."""
+    try:
+        json.dumps(values, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as failure:
+        raise ConfigError(f"{what} takes what JSON can hold, to be exported: {failure}") from None
 
 
 @attrs.define(eq=False)
@@ -107,18 +129,36 @@ class _Turn:
     latency_ms: float | None = None
     interrupted: bool = False
     answered: bool = False
+    used: dict[int | str, TokenUsage] = attrs.Factory(dict)
+    """By response, and by item where it was transcribed: a server may tell it twice."""
+    metadata: dict[str, Any] = attrs.Factory(dict)
+
+    @property
+    def usage(self) -> TokenUsage:
+        return sum(self.used.values(), NOTHING)
 
 
 class ConversationTracker:
     """Follows a conversation. One turn is the user's words and all that the agent does until the user's next."""
 
-    def __init__(self, history: History, *, started_at: float, metadata: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        history: History,
+        *,
+        started_at: float,
+        metadata: Mapping[str, Any] | None = None,
+        began_at: float | None = None,
+    ) -> None:
+        """`began_at`: when the conversation began, if that was in an earlier session."""
+        self.began_at = started_at if began_at is None else began_at
         self._history = history
         self.started_at = started_at
         self.metadata: dict[str, Any] = dict(metadata or {})
         self.truncation_count = 0
         self._turns: list[_Turn] = []
-        self._said_at: dict[str, float] = {}
+        self._earlier = {entry.item_id for entry in history}
+        """Items of a session before this one: they are of none of its turns."""
+        self._turn_of_response: dict[int, _Turn] = {}
         self._turn_of_item: dict[str, _Turn] = {}
         self._now = started_at
 
@@ -136,14 +176,47 @@ class ConversationTracker:
 
     def item_seen(self, item_id: str, at: float) -> None:
         """An item of either side belongs to the turn in which it first appears."""
-        if item_id not in self._turn_of_item:
+        if item_id not in self._turn_of_item and item_id not in self._earlier:
             turn = self._current(at)
             self._turn_of_item[item_id] = turn
             turn.item_ids.append(item_id)
-            self._said_at[item_id] = at
+            entry = self._history.get(item_id)
+            if entry is not None and entry.at is None:
+                entry.at = at
 
-    def response_began(self, at: float) -> None:
-        self._current(at).answered = True
+    def item_replaced(self, item_id: str, new_id: str) -> None:
+        """The words of an item were edited: another stands in its place."""
+        turn = self._turn_of_item.pop(item_id, None)
+        if turn is None:
+            self._earlier.add(new_id)
+        else:
+            turn.item_ids[turn.item_ids.index(item_id)] = new_id
+            self._turn_of_item[new_id] = turn
+
+    def response_began(self, at: float, response: int = 0) -> None:
+        turn = self._turn_of_response[response] = self._current(at)
+        turn.answered = True
+
+    def response_used(self, response: int, usage: TokenUsage, at: float) -> None:
+        """What a response has cost: the turn that it answers, which may be over by now."""
+        turn = self._turn_of_response.setdefault(response, self._current(at))
+        turn.used[response] = usage
+        while len(self._turn_of_response) > RECENT_RESPONSES:
+            del self._turn_of_response[next(iter(self._turn_of_response))]
+
+    def transcription_used(self, item_id: str, usage: TokenUsage, at: float) -> None:
+        (self._turn_of_item.get(item_id) or self._current(at)).used[item_id] = usage
+
+    def annotate(self, values: Mapping[str, Any], turn_id: int | None = None) -> None:
+        """Note something about a turn; None is the one under way.
+
+        Raises: `ConfigError` for a turn that there is not, and for what JSON cannot hold.
+        """
+        check_json("annotate()", dict(values))
+        number = len(self._turns) if turn_id is None else turn_id
+        if not 1 <= number <= len(self._turns):
+            raise ConfigError(f"there is no turn {number}; so far there are {len(self._turns)}")
+        self._turns[number - 1].metadata.update(values)
 
     def agent_heard(self, at: float) -> None:
         """The first sample of an answer is in the air."""
@@ -186,6 +259,9 @@ class ConversationTracker:
                 tool_calls=tuple(turn.tools.values()),
                 latency_ms=turn.latency_ms,
                 interrupted=turn.interrupted,
+                item_ids=tuple(turn.item_ids),
+                usage=turn.usage,
+                metadata=dict(turn.metadata),
             )
             for turn in self._turns
         ]
@@ -200,7 +276,7 @@ class ConversationTracker:
                     TranscriptLine(
                         "user" if entry.role == "user" else "agent",
                         text,
-                        self._said_at.get(entry.item_id, self.started_at),
+                        self.started_at if entry.at is None else entry.at,
                         entry.truncated,
                     )
                 )
@@ -212,7 +288,9 @@ class ConversationTracker:
         dropped: Mapping[str, int],
         *,
         round_trip_ms: float | None = None,
+        prices: Prices | None = None,
     ) -> SessionMetrics:
+        usage = sum((turn.usage for turn in self._turns), NOTHING)
         latencies = [turn.latency_ms for turn in self._turns if turn.latency_ms is not None]
         return SessionMetrics(
             started_at=self.started_at,
@@ -225,6 +303,8 @@ class ConversationTracker:
             tool_call_count=sum(len(turn.tools) for turn in self._turns),
             round_trip_ms=round_trip_ms,
             dropped=dict(dropped),
+            usage=usage,
+            cost=prices.cost(usage) if prices is not None else None,
         )
 
     # --- inside -----------------------------------------------------------------------------------

@@ -92,8 +92,9 @@ async def _send_control(line: _Line, control: trio.MemoryReceiveChannel[UplinkIt
     with control:
         async for item in control:
             match item:
-                case Send(event):
-                    await line.send(event)
+                case Send(event, following):
+                    for each in (event, *following):
+                        await line.send(each)
                 case SetMicrophone():
                     gate.apply(item)
                     if gate.frames_over:

@@ -16,7 +16,7 @@ import trio
 from playwright.sync_api import Page, sync_playwright
 
 from trio_voice.audio import Samples
-from trio_voice.devices import browser_page
+from trio_voice.devices.line_server import BrowserHandler, browser_app, serve
 from trio_voice.devices.wav import write_wav
 
 FAKE_MICROPHONE_HZ = 48_000
@@ -33,7 +33,7 @@ FLAGS = [
 
 
 @contextmanager
-def served(handle: browser_page.Handler) -> Iterator[str]:
+def served(handle: BrowserHandler) -> Iterator[str]:
     """The page's address. What a handler lets through fails the test; whatever is left running is noticed."""
     address: queue.Queue[str | BaseException] = queue.Queue()
     stop: list[tuple[trio.lowlevel.TrioToken, trio.CancelScope]] = []
@@ -42,7 +42,7 @@ def served(handle: browser_page.Handler) -> Iterator[str]:
         with trio.CancelScope() as scope:
             stop.append((trio.lowlevel.current_trio_token(), scope))
             async with trio.open_nursery() as nursery:
-                address.put(await nursery.start(browser_page.serve, handle))
+                address.put(await nursery.start(serve, browser_app(handle)))
 
     def run() -> None:
         try:

@@ -12,7 +12,8 @@ import trio
 from trio.testing import MockClock
 
 from trio_voice.audio import PCM16_24K
-from trio_voice.devices.browser import AHEAD_MS, TO_PAGE_CAPACITY, BrowserCall
+from trio_voice.devices.browser import AHEAD_MS, BrowserCall
+from trio_voice.devices.remote_line import OUTBOUND_CAPACITY
 from trio_voice.errors import DeviceError
 
 BLOCK = 240
@@ -23,7 +24,7 @@ def sent(call: BrowserCall) -> list[Any]:
     found: list[Any] = []
     while True:
         try:
-            item = call.to_page.receive_nowait()
+            item = call.outbound.receive_nowait()
         except (trio.WouldBlock, trio.EndOfChannel):
             return found
         found.append(len(item) // 2 if isinstance(item, bytes) else json.loads(item))
@@ -73,7 +74,7 @@ async def test_the_output_latency_counts_as_unheard(autojump_clock: MockClock) -
 
 async def test_a_page_that_reads_nothing_is_given_up(autojump_clock: MockClock) -> None:
     call = BrowserCall()
-    for number in range(TO_PAGE_CAPACITY):
+    for number in range(OUTBOUND_CAPACITY):
         call.tell({"number": number})
     assert not call.gone.is_set()
     call.tell({"number": -1})

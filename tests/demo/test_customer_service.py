@@ -10,7 +10,7 @@ from trio_voice.demo.customer_service import AGENT
 from trio_voice.protocol import Item
 from trio_voice.server.speech.dialogue import Call, Say, reply
 
-TOOLS = {function.name: function for function in AGENT.tools}
+TOOLS = {function.name: function for function in AGENT.runnable}
 
 
 async def answer(items: list[Item], text: str) -> tuple[list[Call], str]:
@@ -18,7 +18,7 @@ async def answer(items: list[Item], text: str) -> tuple[list[Call], str]:
     items.append(Item.user_text(text))
     calls, spoken = [], []
     while True:
-        parts = reply(items, [function.wire_tool() for function in AGENT.tools], AGENT.instructed(None)).parts
+        parts = reply(items, [function.wire_tool() for function in AGENT.runnable], AGENT.instructed(None)).parts
         for part in parts:
             match part:
                 case Say(words):

@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 
 async def serve(options: dict[str, Any], console: Console, ending: Ending) -> None:
     """Serve the page until told to end. Raises: `EngineMissing`, `ConfigError`; `TrioVoiceError` when it cannot."""
-    from trio_voice.devices import browser_page
+    from trio_voice.devices.line_server import browser_app, serve as serve_app
     from trio_voice.server.process import LOADING_MS, server_at_hand
 
     agent, url = load_agent(options["agent"]), options["url"]
     chosen = ConnectionOptions(url=url, model=None, connect_timeout_ms=LOADING_MS) if url else None
     server: AbstractAsyncContextManager[ConnectionOptions] = nullcontext(chosen) if chosen else server_at_hand()
     async with server as connection, trio.open_nursery() as nursery:
-        serve_page = partial(browser_page.serve, partial(converse, agent, connection))
+        page = browser_app(partial(converse, agent, connection))
         try:
-            address = await nursery.start(partial(serve_page, host=options["host"], port=options["port"]))
+            address = await nursery.start(partial(serve_app, page, host=options["host"], port=options["port"]))
         except OSError as error:
             raise TrioVoiceError(
                 f"cannot listen on {options['host']}:{options['port']}: {error.strerror or error}. Is another program "

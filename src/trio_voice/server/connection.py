@@ -44,6 +44,7 @@ from trio_voice.protocol.server_events import (
 )
 from trio_voice.server.brain import Brain
 from trio_voice.server.conversation_items import ConversationItems, Entry, check_created, shown_to_brain
+from trio_voice.server.hosted_mcp import HostedMcp
 from trio_voice.server.outbox import Outbox
 from trio_voice.server.refusals import Refused
 from trio_voice.server.responses import ResponseInput, ResponsePlan, ResponseRun
@@ -70,6 +71,7 @@ class Connection:
         self._burst = settings.burst
         self._conversation_id = outbox.ids.new("conv")
         self._items = ConversationItems()
+        self._mcp = HostedMcp(brain, outbox, nursery, self._items)
         self._active: ResponseRun | None = None
         self._outside: list[ResponseRun] = []
         self._voice_fixed = False
@@ -135,6 +137,7 @@ class Connection:
                 self._session = updated(self._session, event.session, voice_fixed=spoken)
                 self._user.configure(self._session)
                 self._outbox.emit(SessionUpdated(session=self._session))
+                self._mcp.configured(self._session.tools or [])
             case ConversationItemCreate():
                 self._create_item(event)
             case ConversationItemRetrieve():
@@ -173,6 +176,8 @@ class Connection:
         previous_id = self._items.add(entry, event.previous_item_id)
         self._outbox.emit(ConversationItemAdded(previous_item_id=previous_id, item=entry.item))
         self._outbox.emit(ConversationItemDone(previous_item_id=previous_id, item=entry.item))
+        if item.type == "mcp_approval_response":
+            self._mcp.answered(entry.item)
         if sounds and not entry.item.text:
             self._user.recognise(entry)
 
@@ -217,6 +222,7 @@ class Connection:
             gather=gather,
             metadata=wanted.metadata or None,
             burst=self._burst,
+            hosted=self._mcp.begin,
         )
         run = ResponseRun(self._outbox, self._items, plan)
         if inside:

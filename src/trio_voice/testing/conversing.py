@@ -11,13 +11,14 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager, nullcontext
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import attrs
 import trio
 
 from trio_voice import supervisor
 from trio_voice.agent import RealtimeAgent
+from trio_voice.agent_settings import Filler, IdlePrompts
 from trio_voice.audio import AudioFormat
 from trio_voice.config import AudioInputConfig, AudioOutputConfig, ConnectionOptions, ConnectionState, SessionState
 from trio_voice.devices import OpenSpeaker, Pull
@@ -26,6 +27,7 @@ from trio_voice.errors import SessionEnded
 from trio_voice.events import ResponseEnd, ResponseStart, ToolApproval
 from trio_voice.protocol import TurnDetection
 from trio_voice.server import input_audio
+from trio_voice.server.brain import ResponseRequest, ResponseWriter
 from trio_voice.server.scripted import ScriptedBrain, tone
 from trio_voice.server.server_settings import ServerSettings
 from trio_voice.session import RealtimeSession
@@ -45,6 +47,11 @@ SILENT_S = 8.0
 """With nothing going on for this long a conversation has come to rest."""
 REST_WITHIN_S = 400.0
 ANSWER_WITHIN_S = 120.0
+TALKATIVE: dict[str, Any] = {
+    "greeting": "Hello, this is the agent.",
+    "idle_prompts": IdlePrompts(after_ms=3000, at_most=2),
+    "filler": Filler(after_ms=300),
+}
 
 
 Wire: TypeAlias = Literal["websocket", "direct"]
@@ -124,7 +131,7 @@ async def _hold(plan: Plan, is_direct: bool, clock: VirtualClock) -> Outcome:
     tasks_before = trio.lowlevel.current_statistics().tasks_living
     answers, ear = Answers(plan.seed, plan.tools), Ear()
     watch = Watch(ear)
-    brain = ScriptedBrain(
+    brain = _Brain(
         answers, lambda samples, rate_hz: "yes please", think_ms=plan.think_ms, chunk_delay_ms=plan.clause_delay_ms,
         hear_ms=plan.hear_ms,
         detector=CheapDetector,
@@ -139,8 +146,9 @@ async def _hold(plan: Plan, is_direct: bool, clock: VirtualClock) -> Outcome:
     async with memory_server(brain, settings=settings, rng=rng, kind=kind) as server, trio.open_nursery() as nursery:
         server.watch = watch.message
         microphone = _Microphone(sleep_until=clock.sleep_until)
+        agent = RealtimeAgent(tools=tools_of(watch), turn_detection=None if plan.push_to_talk else TurnDetection())
         session = RealtimeSession(
-            RealtimeAgent(tools=tools_of(watch), turn_detection=None if plan.push_to_talk else TurnDetection()),
+            attrs.evolve(agent, **TALKATIVE) if plan.talkative else agent,
             connection=ConnectionOptions(url="ws://memory/v1/realtime", model=None),
             microphone=microphone,
             speaker=_Speaker(clock, ear, plan.block_ms, plan.latency_ms),
@@ -396,6 +404,13 @@ class _Weather:
         quiet = trio.current_time() - self.last_stir_at > SILENT_S
         waits = self.session.state in (SessionState.CONNECTED, SessionState.LISTENING)
         return quiet and waits and not self.watch.tools_running
+
+
+class _Brain(ScriptedBrain):
+    """Marks all that it says by its turn, words that it was given too: no two answers may sound the same."""
+
+    async def respond(self, request: ResponseRequest, writer: ResponseWriter) -> None:
+        await super().respond(attrs.evolve(request, instructions=""), writer)
 
 
 @attrs.define(eq=False)

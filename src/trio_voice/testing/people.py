@@ -74,6 +74,8 @@ class Plan:
     session_limit_s: float = 3600.0
     hear_ms: int = 100
     """How long the server takes to recognise an utterance, from the moment in which it suspects its end."""
+    talkative: bool = False
+    """The agent speaks by itself: it greets, breaks silences, and bridges the waits for tools."""
     tools: tuple[str, ...] = TOOLS
     """What the model may call."""
 
@@ -101,6 +103,7 @@ def plan_of(seed: int, minutes: float = 10.0, *, faults_per_minute: float = 1.5)
         push_to_talk=push_to_talk,
         session_limit_s=rng.choice((3600.0, 300.0, 170.0)),
         hear_ms=rng.choice((100, 100, 1500)),
+        talkative=rng.random() < 0.3,
     )
 
 
