@@ -269,8 +269,8 @@ class Command:
     interruptible: bool = True
     passed: bool = False
     """The guardrails have nothing against its text."""
-    agent: RealtimeAgent | None = None
     edit: HistoryEdit | None = None
+    agent: RealtimeAgent | None = None
     call_id: str = ""
     """Of the tool's call that is approved or rejected."""
     done: trio.Event = attrs.Factory(trio.Event)

@@ -389,8 +389,7 @@ class _Conductor:
 
     def _agent_changed(self, change: Change) -> None:
         """Another agent is in charge: what listens, judges and runs goes by its settings."""
-        agent = self.in_charge.agent
-        self.user.agent = self.microphone.agent = agent
+        agent = self.user.agent = self.microphone.agent = self.in_charge.agent
         self.initiative.follow(agent)
         self.user.judge.follow(agent.interruption, agent.turn_detection)
         self.offer.agent_changed(self.answers.newest_turn)

@@ -95,25 +95,22 @@ class RealtimeSession(HistoryMethods):
     ) -> None:
         """`context` is your own object, for instructions that are made of it; tools find it in their `ToolContext`.
 
-                `microphone` and `speaker` are opened when the agent's capabilities ask for them; None goes without.
+        `microphone` and `speaker` are opened when the agent's capabilities ask for them; None goes without.
 
-                `capture_filters` see the microphone's frames after what `audio_input` asks for, and before they are sent;
-                `playback_filters` see the blocks that the speaker takes.
+        `capture_filters` see the microphone's frames after what `audio_input` asks for, and before they are sent;
+        `playback_filters` see the blocks that the speaker takes.
 
-        <<<<<<< HEAD
-        =======
-                `history` is what an earlier session's `export()` gave: the server is told its items first, and the conversation
-                goes on from there. `prices` make `metrics.cost` of what is used.
+        `history` is what an earlier session's `export()` gave: the server is told its items first, and the conversation
+        goes on from there. `prices` make `metrics.cost` of what is used.
 
-        >>>>>>> dcd84a65041732b10a2d0d2603bfa033e8d36e2f
-                `approver`, plain or async, is asked about calls of tools that need approval; without it,
-                `approve()` and `reject()` answer.
+        `approver`, plain or async, is asked about calls of tools that need approval; without it,
+        `approve()` and `reject()` answer.
 
-                Raises: `ConfigError` for an echo policy without what it needs, for settings that cannot be together, and for a
-                `history` that is none.
+        Raises: `ConfigError` for an echo policy without what it needs, for settings that cannot be together, and for a
+        `history` that is none.
 
-                For tests: `open_stream` makes the byte stream of each connection in place of the network; `wall_clock` tells
-                the date, against which a server's session limit is read; `rng` spreads the attempts to reconnect.
+        For tests: `open_stream` makes the byte stream of each connection in place of the network; `wall_clock` tells
+        the date, against which a server's session limit is read; `rng` spreads the attempts to reconnect.
         """
         self.context = context
         self._approver = approver

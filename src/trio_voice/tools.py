@@ -42,6 +42,8 @@ from trio_voice.tool_items import (
 
 MAX_OUTPUT_CHARS = 100_000
 """A model cannot use more, and the wire would carry it every time the conversation is restored."""
+REMEMBERED_OFFERS = 8
+"""Of agents that were in charge one after the other."""
 MAX_THREADS = 8
 """Plain functions that run at once."""
 REMEMBERED_OFFERS = 8
