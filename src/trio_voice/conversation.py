@@ -385,14 +385,14 @@ class _Conductor:
         elif agent.greets_first:
             self.asking.speak(None, interruptible=agent.interruption.greeting)
 
-    def _agent_changed(self) -> None:
+    def _agent_changed(self, change: Change) -> None:
         """Another agent is in charge: what listens, judges and runs goes by its settings."""
         agent = self.user.agent = self.microphone.agent = self.in_charge.agent
         self.view.log_context.agent = agent.name
         self.initiative.follow(agent)
         self.user.judge.follow(agent.interruption, agent.turn_detection)
         self.offer.agent_changed(self.answers.newest_turn)
-        self.handoffs.changed()
+        self.handoffs.changed(change.call_id)
 
     def _resume_conversation(self) -> None:
         self.change.connected()
