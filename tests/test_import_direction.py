@@ -26,7 +26,7 @@ ACTOR_MODULES = {
     "channels", "capture", "uplink", "downlink", "conversation", "playback", "tools", "supervisor", "session",
     "loop_watch", "turn_reports", "session_figures", "journal", "voice_agent", "barge_in", "device_recovery",
     "tool_calls", "hosted_calls", "mcp_tools", "tool_offer", "history_edits", "session_history", "drop_oldest",
-    "conversation_view", "answers", "commands",
+    "conversation_view", "conversation_parts", "connections", "answers", "commands",
     "microphone_gate",
     "event_streams", "guardrails", "guarding", "handoffs",
     "agent_change", "initiative",
