@@ -195,6 +195,31 @@ async def test_a_plain_function_runs_in_a_thread_and_the_context_is_given() -> N
     assert (seen[-1].turn, seen[-1].final) == (1, True)
 
 
+async def test_the_words_before_a_tool_are_silenced_although_the_answer_to_it_has_begun(
+    autojump_clock: MockClock,
+) -> None:
+    @tool
+    async def look_up() -> str:
+        """Look something up."""
+        return "found"
+
+    @output_guardrail(say=REPLACEMENT)
+    async def slow(text: str) -> bool:
+        await trio.sleep(1)
+        return "swordfish" in text
+
+    brain = ScriptedBrain([[Say(SECRET, 4000), Call("look_up")], Say("Found it.", 1000)])
+    async with call(brain, RealtimeAgent(tools=[look_up], output_guardrails=[slow]), listening=False) as on:
+        await on.session.respond()
+        trip = await on.next(events.GuardrailTripped)
+        assert (trip.turn, trip.replaced) == (1, True)
+        since = len(on.speaker.pcm) // 2 + RATE_HZ // 50
+        await on.next(events.PlaybackEnd)
+        await trio.sleep(5)
+        assert turns_in(on.heard[since:]) == [VERBATIM_TURN]
+        assert on.errors() == []
+
+
 # --- what the user says ---------------------------------------------------------------------------
 
 

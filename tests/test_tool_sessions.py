@@ -179,14 +179,18 @@ async def test_a_result_is_told_though_progress_was_being_said_when_it_came(auto
     assert len(brain.requests) == 3
 
 
-async def test_progress_that_cannot_be_said_before_the_end_is_not_said(autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize("delay_ms", [0, 2000], ids=["heard", "made"])
+async def test_progress_that_cannot_be_said_in_time_is_not_said(delay_ms: int, autojump_clock: MockClock) -> None:
+    """The agent is still being heard, or what it says is still being made."""
+
     @tool
     async def search(context: ToolContext[Any]) -> str:
+        await trio.sleep(0.5)
         context.progress("One moment.")
         await trio.sleep(1)
         return "found"
 
-    brain = ScriptedBrain([[Calls("search"), Say("I am looking.", 3000)], Say("Found.", 500)], chunk_delay_ms=2000)
+    brain = ScriptedBrain([[Calls("search"), Say("I am looking.", 3000)], Say("Found.", 500)], chunk_delay_ms=delay_ms)
     async with call(brain, RealtimeAgent(tools=[search])) as on:
         await on.session.send_text("Shoes?")
         await on.next(events.ToolProgress)

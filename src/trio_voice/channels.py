@@ -270,9 +270,9 @@ class Command:
     passed: bool = False
     """The guardrails have nothing against its text."""
     edit: HistoryEdit | None = None
+    agent: RealtimeAgent | None = None
     call_id: str = ""
     """Of the tool's call that is approved or rejected."""
-    agent: RealtimeAgent | None = None
     done: trio.Event = attrs.Factory(trio.Event)
     lost: bool = False
     """The session ended first."""

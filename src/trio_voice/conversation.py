@@ -244,6 +244,7 @@ class _Conductor:
                 self.outbox.emit(events.PlaybackStart(at=self.outbox.now, turn=turn))
             case TurnPlayed():
                 self.answers.played(item)
+                self.guarding.heard(item.turn)
                 self._speak_of_tools()
             case Interrupted():
                 self.barge_in.silenced(item, self.answers.speaking)

@@ -70,6 +70,8 @@ class Guarding:
     _turn: int = 0
     """The turn whose words are being looked at, and its agent."""
     _agent: RealtimeAgent | None = None
+    _sounding: set[int] = attrs.Factory(set)
+    """Turns of which something may still be heard: an answer may begin while the words before a tool are played."""
     _seen: dict[tuple[str, str], int] = attrs.Factory(dict)
     """By item and guardrail: how many characters of it were looked at."""
     _tripped: dict[str, None] = attrs.Factory(dict)
@@ -83,6 +85,8 @@ class Guarding:
     def begun(self, turn: int) -> None:
         """A response has begun: its words are those of the agent that is in charge now."""
         self._turn, self._agent = turn, self.in_charge()
+        floor = self.answers.barge_in.floor
+        self._sounding = {turn, *(earlier for earlier in self._sounding if earlier > floor)}
         self._seen.clear()
         if self._requested is not None and self.answers.arbiter.sent is self._requested:
             self._in_place = turn
@@ -162,14 +166,15 @@ class Guarding:
         return True
 
     def _output_tripped(self, check: CheckText, guardrail: Guardrail, trip: Trip) -> None:
-        speaking, turn = self.answers.speaking, check.turn
-        is_last = speaking is not None and speaking.turn == turn and turn > self.answers.barge_in.floor
-        self._tell(guardrail, trip, "output", check.item_id, turn, replaced=is_last)
-        if not is_last:
+        turn = check.turn or 0
+        in_time = turn > self.answers.barge_in.floor and (turn == self._turn or turn in self._sounding)
+        self._tell(guardrail, trip, "output", check.item_id, turn, replaced=in_time)
+        if not in_time:
             return
         if turn == self._in_place:
             trip = Trip(trip.reason, say=REFUSAL)
-        self.answers.interrupt("guardrail")
+        if turn in self._sounding:
+            self.answers.interrupt("guardrail", whole=True)
         self._owe(
             trip, f"Your last answer was stopped: {trip.reason or guardrail.name}. Give another one without that."
         )
@@ -182,7 +187,7 @@ class Guarding:
             self.view.history.hide(item_id)
             self.outbox.send(ConversationItemDelete(item_id=item_id))
         if is_last:
-            if self.user.uninterruptible or not self.answers.interrupt("guardrail"):
+            if self.user.uninterruptible or not self.answers.interrupt("guardrail", whole=True):
                 self.answers.arbiter.drop_waiting(but_marked=True)
                 if self.answers.arbiter.asked or self.view.phase is SessionState.PROCESSING:
                     self.answers.cancel_when_created = "guardrail"
@@ -260,6 +265,12 @@ class Guarding:
         """The server has made all of a turn."""
         if turn == self._in_place:
             self._requested = None
+        if not self.outbox.speaks:
+            self.heard(turn)
+
+    def heard(self, turn: int) -> None:
+        """All of a turn was heard."""
+        self._sounding.discard(turn)
 
     def collided(self) -> None:
         """What began was the server's own, not what we had asked for: that is asked for again."""

@@ -42,8 +42,9 @@ from trio_voice.tool_items import (
 
 MAX_OUTPUT_CHARS = 100_000
 """A model cannot use more, and the wire would carry it every time the conversation is restored."""
-MAX_THREADS = 8
 REMEMBERED_OFFERS = 8
+"""Of agents that were in charge one after the other."""
+MAX_THREADS = 8
 """Plain functions that run at once."""
 MAX_THREADS_LEFT = 56
 """More threads, of functions that nobody waits for any more."""

@@ -165,7 +165,7 @@ async def _hold(plan: Plan, is_direct: bool, clock: VirtualClock) -> Outcome:
         try:
             async with session:
                 weather.entered = True
-                person = _Person(plan, session, microphone, weather, answers, watch)
+                person = _Person(plan, session, microphone, weather, brain, watch)
                 await person.take_part()
                 await weather.clear_up()
                 goes_on = await _come_to_rest(person, session, watch, weather)
@@ -245,14 +245,14 @@ class _Person:
     session: RealtimeSession
     microphone: ScriptedMicrophone
     weather: _Weather
-    answers: Answers
+    brain: ScriptedBrain
     watch: Watch
 
     async def take_part(self) -> None:
         if not self.plan.push_to_talk:
             await self.session.start_listening()
         for action in self.plan.actions:
-            if self.answers.asked > MAX_TURNS:
+            if len(self.brain.requests) > MAX_TURNS:
                 return
             await trio.sleep(action.after_s)
             await self._do(action)
