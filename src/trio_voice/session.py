@@ -60,6 +60,9 @@ if TYPE_CHECKING:
     from trio_voice.devices import Microphone, Speaker
     from trio_voice.playback_buffer import BufferStatistics
 
+CALLBACKS_GRACE_S = 1.0
+"""How long callbacks may go on after the end, of which they are told as well."""
+
 
 class RealtimeSession(HistoryMethods):
     """One conversation, alive inside `async with`.
@@ -134,6 +137,7 @@ class RealtimeSession(HistoryMethods):
         self._callbacks: dict[str, list[Callable[[Any], Any]]] = {}
         self._callback_stream = self._fan_out.subscribe()
         self._callback_stream.only = self._callbacks
+        self._calling = trio.CancelScope(shield=True)  # until the session has ended, and a while longer
         self._waiting: set[Command] = set()
         self._lifetime: AbstractAsyncContextManager[None] | None = None
         self._ended_at: float | None = None
@@ -168,8 +172,11 @@ class RealtimeSession(HistoryMethods):
 
     # --- the topology -----------------------------------------------------------------------------
 
-    async def _run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """The session nursery. Every actor, every channel, who holds which end: this is all there is."""
+    async def _run(self, outer: trio.Nursery, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """The session nursery. Every actor, every channel, who holds which end: this is all there is.
+
+        Callbacks run in `outer`: they are told of the end, too.
+        """
         to_conversation, inbox = trio.open_memory_channel[InboxItem](INBOX_CAPACITY)
         to_playback, playback_items = trio.open_memory_channel[PlaybackItem](PLAYBACK_CAPACITY)
         to_tools, tool_items = trio.open_memory_channel[ToolItem](TOOL_CAPACITY)
@@ -208,7 +215,7 @@ class RealtimeSession(HistoryMethods):
         try:
             async with trio.open_nursery() as nursery:
                 self._actors = nursery.cancel_scope
-                nursery.start_soon(self._run_callbacks)
+                outer.start_soon(self._run_callbacks)
                 if speaker is not None and self._sounding is not None:
                     play = partial(playback.run, playback_items, to_conversation.clone(), speaker=speaker)
                     play = partial(play, config=self.audio_output, recovery=self._sounding)
@@ -259,7 +266,7 @@ class RealtimeSession(HistoryMethods):
     async def _alive(self) -> AsyncIterator[None]:
         try:
             async with trio.open_nursery() as nursery:
-                await nursery.start(self._run)
+                await nursery.start(self._run, nursery)
                 await self._view.ready.wait()
                 yield
                 await self.disconnect()
@@ -280,6 +287,7 @@ class RealtimeSession(HistoryMethods):
         self._view.tracker.close(self._ended_at)
         self._fan_out.emit(Disconnected(at=self._ended_at, reason="the session ended"))
         self._fan_out.close()
+        self._calling.deadline = self._ended_at + CALLBACKS_GRACE_S
         for command in self._waiting:
             command.lost = True
             command.done.set()
@@ -309,8 +317,9 @@ class RealtimeSession(HistoryMethods):
         self._callback_stream.protocol |= EVENT_NAMES[name] in PROTOCOL_EVENTS
 
     async def _run_callbacks(self) -> None:
-        async for event in self._callback_stream:
-            await self._call_back(event)
+        with self._calling:
+            async for event in self._callback_stream:
+                await self._call_back(event)
 
     async def _call_back(self, event: SessionEvent) -> None:
         for callback in self._callbacks.get(event.name, ()):
