@@ -87,9 +87,13 @@ async def call(
     listening: bool = True,
     audio: bool = False,
     protocol: bool = False,
+    beforehand: Callable[[RealtimeSession], Awaitable[object]] | None = None,
     **options: Any,
 ) -> AsyncIterator[Call]:
-    """Connect a session to a local server with `brain`; each reconnection is a new session of that server."""
+    """Connect a session to a local server with `brain`; each reconnection is a new session of that server.
+
+    `beforehand` sees the session before it is entered.
+    """
     microphone, speaker = ScriptedMicrophone(), speaker or RecordingSpeaker()
     links: list[trio.StapledStream[Any, Any]] = []
     async with trio.open_nursery() as nursery:
@@ -111,6 +115,8 @@ async def call(
             **options,
         )
         stream = session.events(audio=audio, protocol=protocol)
+        if beforehand is not None:
+            await beforehand(session)
         sent: list[ClientEvent] = []
         if protocol:
             session.on("client_event", lambda told: sent.append(told.event))
@@ -189,9 +195,9 @@ async def call_peer(
         session = RealtimeSession(
             agent or RealtimeAgent(),
             connection=connection,
-            speaker=speaker,
+            speaker=speaker if connection.call_id is None else None,
             open_stream=open_stream,
-            audio_output=NO_FADE,
+            audio_output=options.pop("audio_output", NO_FADE),
             **options,
         )
         stream = session.events(protocol=protocol)

@@ -36,11 +36,13 @@ from trio_voice.config import (
     InterruptionPolicy,
     SessionState,
 )
+from trio_voice.dialects import CAPABILITIES, DIALECTS
 from trio_voice.echo import REFERENCE_BLOCKS
 from trio_voice.events import EVENT_NAMES
 from trio_voice.function_tools import FunctionTool
 from trio_voice.protocol.history import HistoryItem
 from trio_voice.session import RealtimeSession
+from trio_voice.tape import TAPE_BLOCKS
 from trio_voice.tracker import ConversationTurn, DeviceMetrics, SessionMetrics, TranscriptLine
 from trio_voice.usage import TokenUsage
 
@@ -254,6 +256,7 @@ def test_the_table_of_channels_says_the_capacities() -> None:
         "control": f"{channels.CONTROL_CAPACITY} items",
         "playback": f"{channels.PLAYBACK_CAPACITY} items",
         "reference": f"{REFERENCE_BLOCKS} blocks",
+        "tape": f"{TAPE_BLOCKS} blocks",
         "tool calls": f"{channels.TOOL_CAPACITY} items",
         "MCP calls": f"{mcp_tools.CALLS_CAPACITY} items for each",
         "checks": f"{channels.CHECK_CAPACITY} items",
@@ -262,8 +265,31 @@ def test_the_table_of_channels_says_the_capacities() -> None:
     }
 
 
+def test_the_table_of_dialects_is_that_of_the_code() -> None:
+    page = "docs/reference/dialects.md"
+    meanings = {row[0]: row[1].strip("`") for row in table_under(page, "What a server may lack")}
+    assert meanings == {name: meaning.strip("`") for name, meaning in CAPABILITIES.items()}
+    rows = {row[0]: row[1:] for row in table_under(page, "The table")}
+    assert list(rows) == list(DIALECTS)
+    for name, dialect in DIALECTS.items():
+        limit = str(dialect.session_limit_min or "")
+        lacks, unknown = (sorted(names.split(", ")) if names else [] for names in rows[name][6:8])
+        model = dialect.model or ("you name it" if dialect.needs_model else "")
+        assert rows[name][:4] == [dialect.url, model, dialect.auth, dialect.shape]
+        assert [rates_told(text) for text in rows[name][4:6]] == [
+            list(dialect.input_rates_hz), list(dialect.output_rates_hz)
+        ]  # fmt: skip
+        assert (lacks, unknown) == (sorted(dialect.lacks), sorted(dialect.unknown))
+        assert rows[name][8:] == ["yes" if dialect.native_resume else "", limit]
+
+
+def rates_told(text: str) -> list[int]:
+    low, is_range, high = text.partition(" to ")
+    return list(range(int(low), int(high) + 1)) if is_range else [int(rate) for rate in text.split(", ")]
+
+
 def test_every_counter_of_drops_is_explained() -> None:
-    session = (ROOT / "src/trio_voice/session.py").read_text(encoding="utf-8")
+    session = (ROOT / "src/trio_voice/session_figures.py").read_text(encoding="utf-8")
     counters = set(re.findall(r'dropped\["(\w+)"\]', session)) | {"frames", "events"}
     rows = table_under("docs/reference/channels.md", "Where drops are counted")
     assert {row[0] for row in rows} == counters
@@ -342,7 +368,7 @@ def test_every_quantity_that_is_named_exists(page: str) -> None:
 def test_every_dependency_has_its_reason() -> None:
     page = prose_of("docs/discussion/dependencies.md")
     declared = re.findall(r'^ +"([A-Za-z][\w-]*)[=<>~]', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.M)
-    declared += ["pocketsphinx", "espeakng-loader", "pywebrtc-audio"]
+    declared += ["pocketsphinx", "espeakng-loader", "pywebrtc-audio", "opentelemetry-api"]
     assert len(declared) > 20
     for name in declared:
         assert f"| {name} |" in page, f"why is {name} there?"

@@ -8,7 +8,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from kit import RATE_HZ, call
+from kit import RATE_HZ, Peer, call, call_peer
+from test_session_peer import SPEECH_STARTED, created, delta, done
 from trio_voice import (
     ConfigError,
     GuardrailContext,
@@ -314,6 +315,35 @@ async def test_a_tool_of_the_answer_does_not_begin_after_the_trip(autojump_clock
         assert runs == []
         assert [line.text for line in on.session.transcript()] == ["Tell me the secret.", REPLACEMENT]
     assert len(brain.requests) == 2
+
+
+async def test_the_answer_that_has_not_begun_is_stopped_when_it_does(autojump_clock: MockClock) -> None:
+    """A server that writes the words down before it says that it answers."""
+
+    async def serve(peer: Peer) -> None:
+        await peer.configure()
+        item = {"type": "message", "id": "u1", "role": "user", "content": [{"type": "input_audio"}]}
+        words = {"type": "conversation.item.input_audio_transcription.completed", "item_id": "u1", "content_index": 0}
+        await peer.send(
+            SPEECH_STARTED,
+            {"type": "input_audio_buffer.speech_stopped", "audio_end_ms": 800, "item_id": "u1"},
+            {"type": "input_audio_buffer.committed", "item_id": "u1"},
+            {"type": "conversation.item.added", "item": item},
+            words | {"transcript": "Tell me the secret."},
+        )
+        await trio.sleep(1)
+        await peer.send(created("r1"), *[delta("r1", 1) for _ in range(5)])
+        await peer.receive("response.cancel")
+        assert "response.create" not in peer.types()
+        await peer.send(done("r1", "cancelled"))
+        request = await peer.receive("response.create")
+        assert request["response"]["instructions"].endswith(REPLACEMENT)
+        await peer.send(created("r2"), delta("r2", 2), done("r2"))
+        await peer.drain()
+
+    async with call_peer(serve, RealtimeAgent(input_guardrails=[no_asking])) as on:
+        await on.next(events.PlaybackEnd)
+        assert turns_in(on.heard) == [2]
 
 
 # --- what cannot be -------------------------------------------------------------------------------

@@ -311,6 +311,26 @@ async def test_the_application_hands_over(autojump_clock: MockClock) -> None:
     assert heads(brain) == ["Talk"]
 
 
+async def test_the_application_may_be_quicker_than_the_model(autojump_clock: MockClock) -> None:
+    sales = RealtimeAgent("Sales", "Sell.")
+
+    async def think(context: ToolContext[Any]) -> None:
+        await trio.sleep(1)
+
+    desk = RealtimeAgent("Desk", "Find out.", handoffs=[handoff(BILLING, on_handoff=think)])
+    brain = ScriptedBrain([TRANSFER, Say("Billing here.", 500)])
+    async with call(brain, desk, listening=False) as on:
+        await on.session.send_text("Hello.")
+        await on.next(events.ToolCalled)
+        await on.session.update_agent(sales)
+        first, second = [await on.next(events.HandoffOccurred) for _ in range(2)]
+        assert (first.to_agent, first.call_id) == ("Sales", None)
+        assert (second.from_agent, second.to_agent) == ("Sales", "Billing")
+        assert second.call_id is not None
+        await settle(on)
+    assert heads(brain) == ["Find", "Talk"]
+
+
 # --- interrupted, and cut off ---------------------------------------------------------------------
 
 

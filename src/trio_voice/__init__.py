@@ -14,8 +14,8 @@ The signal path, in the order in which sound travels:
     session        all of it together: start reading there
 
 Around it: `protocol/` (the Realtime API without I/O), `agent`, `agent_settings`, `function_tools`, `config`, `events`,
-`errors`, `channels` (the channel table), `tracker`, `journal`, `picture/`; `server/` (the same protocol from the other
-side), `testing/`, `cli`, `demo/`.
+`errors`, `channels` (the channel table), `tracker`, `logs`, `loop_watch`, `journal`, `picture/`; `server/` (the same
+protocol from the other side), `testing/`, `cli`, `demo/`.
 """
 
 from __future__ import annotations
@@ -59,6 +59,7 @@ if TYPE_CHECKING:
         InterruptionPolicy as InterruptionPolicy,
         SessionState as SessionState,
     )
+    from trio_voice.client_secrets import ClientSecret as ClientSecret, client_secret as client_secret
     from trio_voice.audio import AudioFormat as AudioFormat, Frame as Frame
     from trio_voice.tracker import (
         ConversationTracker as ConversationTracker,
@@ -69,11 +70,13 @@ if TYPE_CHECKING:
     )
     from trio_voice.protocol.history import HistoryItem as HistoryItem
     from trio_voice.usage import Prices as Prices, TokenUsage as TokenUsage
+    from trio_voice.loop_watch import LoopWatch as LoopWatch
     from trio_voice.errors import (
         ConfigError as ConfigError,
         DeviceError as DeviceError,
         EngineMissing as EngineMissing,
         HistoryError as HistoryError,
+        JournalError as JournalError,
         McpServerError as McpServerError,
         SessionEnded as SessionEnded,
         ToolArgumentsError as ToolArgumentsError,
@@ -108,15 +111,18 @@ _PUBLIC = {
         "InterruptionPolicy",
         "SessionState",
     ),
+    "client_secrets": ("ClientSecret", "client_secret"),
     "audio": ("AudioFormat", "Frame"),
     "tracker": ("ConversationTracker", "ConversationTurn", "SessionMetrics", "ToolUse", "TranscriptLine"),
     "protocol.history": ("HistoryItem",),
     "usage": ("Prices", "TokenUsage"),
+    "loop_watch": ("LoopWatch",),
     "errors": (
         "ConfigError",
         "DeviceError",
         "EngineMissing",
         "HistoryError",
+        "JournalError",
         "McpServerError",
         "SessionEnded",
         "ToolArgumentsError",

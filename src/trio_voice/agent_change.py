@@ -36,6 +36,8 @@ class Change:
 
     agent: RealtimeAgent
     answered: Callable[[ConfigError | None], None]
+    call_id: str | None = None
+    """Of the model's call that leads to it; None: the application wants it."""
 
 
 @attrs.define(eq=False)
@@ -45,7 +47,7 @@ class AgentChange:
     outbox: Outbox
     in_charge: AgentInCharge
     detection: ServerDetection
-    took_over: Callable[[], None]
+    took_over: Callable[[Change], None]
     _open: Change | None = None
     """The server has been told, and has not answered."""
     _config: SessionConfig = attrs.Factory(SessionConfig)
@@ -68,7 +70,7 @@ class AgentChange:
             before = self.in_charge.agent
             self.in_charge.take_over(change.agent, self._config)
             log.info("agent.changed", before=before.name, agent=change.agent.name)
-            self.took_over()
+            self.took_over(change)
             change.answered(None)
         self._next()
 

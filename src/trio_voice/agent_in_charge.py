@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from trio_voice.agent import RealtimeAgent
 from trio_voice.config import AudioInputConfig, AudioOutputConfig, ConnectionOptions
+from trio_voice.dialects import DIALECTS, Dialect
 from trio_voice.errors import ConfigError
 from trio_voice.protocol import (
     AudioConfig,
@@ -65,6 +66,7 @@ class AgentInCharge:
     context: object = None
     model: str | None = None
     """Of the session: it does not change."""
+    server: Dialect = DIALECTS["trio-voice"]
     has_spoken: bool = False
     """The user knows its voice: another one is not taken by a server any more, and would be a surprise."""
     told: SessionConfig | None = None
@@ -73,7 +75,13 @@ class AgentInCharge:
     """Gives an agent the tools that its MCP servers have at present."""
 
     def __attrs_post_init__(self) -> None:
-        check_hearing(self.agent, self.audio_input)
+        self._check(self.agent)
+
+    def _check(self, agent: RealtimeAgent) -> None:
+        """Raises: `ConfigError` for what these devices, or this server, cannot do."""
+        check_hearing(agent, self.audio_input)
+        silent = attrs.evolve(agent, instructions="")  # which are made when they are needed
+        self.server.check(silent.session_config(self.audio_input, self.audio_output))
 
     def configuration(self) -> SessionConfig:
         """All that a new connection has to be told.
@@ -91,7 +99,7 @@ class AgentInCharge:
         Raises: `ConfigError` for an agent that cannot, see `check_succession`.
         """
         check_succession(self.agent, agent, self.model)
-        check_hearing(agent, self.audio_input)
+        self._check(agent)
         config = self.equip(agent).session_config(self.audio_input, self.audio_output, context=self.context)
         if self.has_spoken:
             config = with_voice(config, UNSET)
@@ -130,9 +138,15 @@ def with_voice(config: SessionConfig, voice: Maybe[str | VoiceId]) -> SessionCon
 
 
 def connection_for(agent: RealtimeAgent, options: ConnectionOptions) -> ConnectionOptions:
-    """With the agent's model. A session that only transcribes is asked for by the URL, and names no model there."""
+    """With the agent's model. A session that only transcribes is asked for by the URL, and names no model there.
+
+    Raises: `ConfigError` where the server needs a model, and none is named.
+    """
     if not agent.transcribes_only:
-        return options if agent.model is None else attrs.evolve(options, model=agent.model)
+        options = options if agent.model is None else attrs.evolve(options, model=agent.model)
+        if options.server.needs_model and not options.names_model:
+            raise ConfigError(f"dialect {options.server.name!r} needs a model: pass ConnectionOptions(model=…)")
+        return options
     query = urlsplit(options.url).query
     intent = "" if "intent=" in query else ("&" if query else "?") + "intent=transcription"
     return attrs.evolve(options, url=options.url + intent, model=None)

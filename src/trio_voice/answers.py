@@ -16,7 +16,7 @@ from trio_voice.config import SessionState
 from trio_voice.conversation_view import ConversationView
 from trio_voice.microphone_gate import MicrophoneGate
 from trio_voice.outbox import Outbox
-from trio_voice.protocol import server_events as on
+from trio_voice.protocol import Maybe, server_events as on
 from trio_voice.protocol.turns import ResponseArbiter
 from trio_voice.usage import of_response
 from trio_voice.user_turn import UserTurn
@@ -62,7 +62,7 @@ class Answers:
         self.speaking = Speaking(turn, response_id, epoch, is_verbatim=is_verbatim)
         self.view.tracker.response_began(self.outbox.now, turn)
         self.view.phase = SessionState.RESPONDING
-        self.outbox.fan_out.open_turn = turn
+        self.view.log_context.turn, self.view.log_context.response = turn, response_id
         self.outbox.emit(events.ResponseStart(at=self.outbox.now, turn=turn, response_id=response_id))
         if self.cancel_when_created is not None:
             cause, self.cancel_when_created = self.cancel_when_created, None
@@ -70,6 +70,20 @@ class Answers:
         elif is_filling and self.user.is_speaking:  # the user was quicker, and the server did not care
             self.interrupt("speech", reported=False)
         return True
+
+    def voice(self, turn: int, event: on.ResponseOutputAudioDelta) -> None:
+        """A piece of its voice."""
+        self.piece(turn)
+        if self.outbox.fan_out.wants_audio:
+            now = self.outbox.now
+            self.outbox.emit(events.ResponseAudio(at=now, turn=turn, item_id=event.item_id, pcm=event.delta))
+
+    def piece(self, turn: int) -> None:
+        """Of its voice or its text. The first one is noted here; what follows of its voice may pass by."""
+        if self.speaking is not None and self.speaking.turn == turn and not self.speaking.begun:
+            self.speaking.begun = True
+            self.view.tracker.agent_began(self.outbox.now)
+            self.outbox.fan_out.open_turn = turn
 
     def item_added(self, turn: int, item_id: str) -> None:
         """It says something: a message of its own."""
@@ -88,10 +102,18 @@ class Answers:
             self.speaking.done = True
             if not self.outbox.speaks:
                 self.barge_in.complete_items.clear()
-                self._over(turn)
+                if not self.speaking.sounds_elsewhere:
+                    self._over(turn)
         self.outbox.play(EndTurn(turn))
         self.outbox.emit(
-            events.ResponseEnd(at=self.outbox.now, turn=turn, response_id=response.id or "", status=status)
+            events.ResponseEnd(
+                at=self.outbox.now,
+                turn=turn,
+                response_id=response.id or "",
+                status=status,
+                input_tokens=_count(response.usage.input_tokens) if response.usage is not None else None,
+                output_tokens=_count(response.usage.output_tokens) if response.usage is not None else None,
+            )
         )
         if status == "failed":
             self.outbox.report(
@@ -100,10 +122,17 @@ class Answers:
         if following is not None:
             self.outbox.send(following)
 
+    def sounds_elsewhere(self, turn: int, sounds: bool) -> None:
+        """The server has begun or ended playing it, in a call."""
+        if self.speaking is not None and self.speaking.turn == turn:
+            self.speaking.sounds_elsewhere = sounds
+            if self.speaking.done and not sounds:
+                self._over(turn)
+
     def played(self, news: TurnPlayed) -> None:
         """All of it was heard."""
         heard_ms = sum(position.heard_ms for position in news.positions)
-        self.view.tracker.agent_played(self.outbox.now, heard_ms)
+        self.view.tracker.agent_played(self.outbox.now, heard_ms, news.underruns)
         if heard_ms:
             self.outbox.emit(events.PlaybackEnd(at=self.outbox.now, turn=news.turn))
         self._over(news.turn)
@@ -126,9 +155,12 @@ class Answers:
         """What was being made will not be finished."""
         self.arbiter.on_connection_lost()
         self.cancel_when_created = None
-        if self.speaking is not None and not self.speaking.done:
+        if self.speaking is None:
+            return
+        if not self.speaking.done:
             self.speaking.done = True
             self.outbox.play(EndTurn(self.speaking.turn))
+        self.sounds_elsewhere(self.speaking.turn, False)  # for all we will be told
 
     def settle(self) -> None:
         """Nobody speaks, and nothing is awaited."""
@@ -140,3 +172,7 @@ class Answers:
             if self.view.phase is SessionState.RESPONDING:
                 self.settle()
         self.user.turn_over(turn)
+
+
+def _count(tokens: Maybe[int]) -> int | None:
+    return tokens if isinstance(tokens, int) else None

@@ -16,7 +16,7 @@ from trio_voice.channels import Command, Interrupt, Interrupted
 from trio_voice.logs import log
 from trio_voice.outbox import Outbox
 from trio_voice.playback_buffer import ItemPosition
-from trio_voice.protocol import ConversationItemCreate, ConversationItemDelete, Item
+from trio_voice.protocol import ConversationItemCreate, ConversationItemDelete, Item, OutputAudioBufferClear
 from trio_voice.protocol.history import History
 from trio_voice.protocol.truncation import plan_truncation
 from trio_voice.server_detection import ServerDetection
@@ -36,6 +36,8 @@ class Speaking:
     """The connection that it is made on: another's server knows nothing of it."""
     item_ids: list[str] = attrs.Factory(list)
     """Its messages."""
+    begun: bool = False
+    """A piece of its voice or text has come."""
     done: bool = False
     """The server will send no more of it."""
     played: bool = False
@@ -44,6 +46,8 @@ class Speaking:
     """It says words that were given to it, and answers nothing."""
     cancelled_there: bool = False
     """The server has cancelled it by itself."""
+    sounds_elsewhere: bool = False
+    """The server is playing it: the sound of a call is not ours."""
 
 
 @attrs.define(eq=False)
@@ -95,6 +99,8 @@ class BargeIn:
             self.outbox.play(Interrupt(speaking.turn))
         else:
             self.silenced(Interrupted(speaking.turn, (), 0.0), speaking)
+            if self.outbox.dialect.sound_is_elsewhere and not speaking.cancelled_there:
+                self.outbox.send(OutputAudioBufferClear())
         return True
 
     def item_added(self, turn: int, item_id: str, speaking: Speaking | None) -> None:
@@ -119,9 +125,10 @@ class BargeIn:
             self._cut_server_s_record(
                 news.positions, unheard_items=unheard_items, cancel=active and not interrupted.cancelled_there
             )
-        self.tracker.agent_played(self.outbox.now, sum(position.heard_ms for position in news.positions))
+        heard_ms = sum(position.heard_ms for position in news.positions)
+        self.tracker.agent_played(self.outbox.now, heard_ms, news.underruns)
         self._cut_record(news.positions, unheard_items)
-        if active or news.discarded_ms > 0:
+        if active or news.discarded_ms > 0 or (interrupted is not None and interrupted.sounds_elsewhere):
             self._report(news, cause)
         self._restore(set(self.unrestored))
         if not self.under_way:

@@ -5,6 +5,7 @@
     control          conversation → uplink              1024 items   the connection is given up
     playback         downlink, conversation → playback  4096 items   the connection is given up (1)
     reference        the loudspeaker's thread → capture 512 blocks   the oldest is dropped (2)
+    tape             the loudspeaker's thread → playback 512 blocks  the oldest is dropped (3)
     tool calls       conversation → tool executor       256 items    the call is answered with an error
     MCP calls        tool executor → an MCP server's    64 items     the call is answered with an error
     checks           conversation → guardrails          256 items    the words are not looked at, and this is reported
@@ -15,6 +16,8 @@
 package, and ends the session with `trio.WouldBlock`.
 (2) Only with an echo policy: a `PlaybackReference` (`echo.py`), since the device's thread may not touch Trio. It is
 full only when nothing is captured, and so nobody misses what is dropped.
+(3) Only while somebody listens to the sound itself (`session.events(sound=True)`): a `Tape` (`tape.py`). It is emptied
+five times a second; full, the event loop has stood still for seconds.
 
 Who closes: the sender closes its end when it ends. No actor waits to send: each send is `send_nowait`, so an actor
 that falls behind can cost a connection or a frame, never a deadlock, and the downlink never waits for anyone.
@@ -22,6 +25,7 @@ that falls behind can cost a connection or a frame, never a deadlock, and the do
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
@@ -213,6 +217,8 @@ class TurnPlayed:
 
     turn: int
     positions: tuple[ItemPosition, ...]
+    underruns: int = 0
+    """Times it ran out in the middle."""
 
 
 @attrs.frozen
@@ -222,6 +228,7 @@ class Interrupted:
     turn: int
     positions: tuple[ItemPosition, ...]
     discarded_ms: float
+    underruns: int = 0
 
 
 @attrs.frozen
@@ -319,3 +326,12 @@ def at_hand(channel: trio.MemoryReceiveChannel[T]) -> Iterator[T]:
         except (trio.WouldBlock, trio.EndOfChannel):
             return
         yield item
+
+
+async def receive_until(channel: trio.MemoryReceiveChannel[T], deadline: float) -> T | None:
+    """The next item; None when `deadline` comes first."""
+    if deadline == math.inf:
+        return await channel.receive()
+    with trio.move_on_at(deadline):
+        return await channel.receive()
+    return None

@@ -6,6 +6,7 @@ until then.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from typing import assert_never
 
@@ -94,10 +95,9 @@ class Commands:
             case "approve" | "reject":
                 if self.hosted.judge(command):
                     return
-                try:
+                with suppress(trio.WouldBlock):
                     self.outbox.run_tool(Verdict(command))
-                except trio.WouldBlock:
-                    command.done.set()
+                    return  # the executor says whether it was in time
             case "say":
                 self.asking.say(command.text, interruptible=command.interruptible)
             case "agent":

@@ -55,6 +55,10 @@ class EngineMissing(TrioVoiceError):
     """A part of the offline speech stack is not installed; the message says how to get it."""
 
 
+class JournalError(TrioVoiceError):
+    """A file that should be a journal and is none, or not whole; the message names the line."""
+
+
 class McpServerError(TrioVoiceError):
     """An MCP server did not start, or could not do what it was called for."""
 

@@ -1,7 +1,7 @@
 """Session events on their way to the application: a stream for each listener, and the sending side of them all.
 
-Who sends are the conversation, and for sound alone the downlink. The invariant: a sender never waits, and nothing of an
-interrupted turn is handed to a listener after the interruption.
+Who sends are the conversation, and for sound alone the downlink, the uplink and playback. The invariant: a sender never
+waits, and nothing of an interrupted turn is handed to a listener after the interruption.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TypeVar
 import trio
 
 from trio_voice.errors import SessionEnded
-from trio_voice.events import PROTOCOL_EVENTS, ResponseAudio, SessionEvent
+from trio_voice.events import PROTOCOL_EVENTS, SOUND_EVENTS, ResponseAudio, SessionEvent
 
 E = TypeVar("E", bound=SessionEvent)
 
@@ -23,6 +23,8 @@ CATCH_UP_PASSES, QUIET_PASSES = 256, 4
 """Turns of the scheduler that a slow listener gives to others: until nothing came in the last few."""
 SLOW_LISTENER_S = 0.005
 """One that takes longer for an event is slow: it may have kept others from what has come."""
+PIECES: tuple[type[SessionEvent], ...] = (ResponseAudio, *SOUND_EVENTS)
+"""Of sound: the first to go where there is no room."""
 
 
 class EventStream:
@@ -34,9 +36,12 @@ class EventStream:
     Cancellation: safe, nothing is lost.
     """
 
-    def __init__(self, *, audio: bool = False, protocol: bool = False, capacity: int = EVENTS_CAPACITY) -> None:
+    def __init__(
+        self, *, audio: bool = False, protocol: bool = False, sound: bool = False, capacity: int = EVENTS_CAPACITY
+    ) -> None:
         self.audio = audio
         self.protocol = protocol
+        self.sound = sound
         self.only: Container[str] | None = None
         """The names of the events that are wanted; None: all."""
         self.dropped_events = 0
@@ -50,7 +55,7 @@ class EventStream:
     def put(self, event: SessionEvent) -> None:
         """Never waits."""
         if len(self._queue) >= self._capacity:
-            victim = next((queued for queued in self._queue if isinstance(queued, ResponseAudio)), self._queue[0])
+            victim = next((queued for queued in self._queue if isinstance(queued, PIECES)), self._queue[0])
             self._queue.remove(victim)
             self.dropped_events += 1
         self._queue.append(event)
@@ -124,8 +129,8 @@ class EventFanOut:
         self.open_turn: int | None = None
         """The turn whose sound may pass the conversation by."""
 
-    def subscribe(self, *, audio: bool = False, protocol: bool = False) -> EventStream:
-        stream = EventStream(audio=audio, protocol=protocol)
+    def subscribe(self, *, audio: bool = False, protocol: bool = False, sound: bool = False) -> EventStream:
+        stream = EventStream(audio=audio, protocol=protocol, sound=sound)
         if self._closed:
             stream.close()
         else:
@@ -141,15 +146,21 @@ class EventFanOut:
         return any(stream.protocol for stream in self._streams)
 
     @property
+    def wants_sound(self) -> bool:
+        return any(stream.sound for stream in self._streams)
+
+    @property
     def dropped(self) -> int:
         return sum(stream.dropped_events for stream in self._streams)
 
     def emit(self, event: SessionEvent) -> None:
         """Never waits."""
         is_audio, is_protocol = isinstance(event, ResponseAudio), isinstance(event, PROTOCOL_EVENTS)
+        is_sound = isinstance(event, SOUND_EVENTS)
         for stream in self._streams:
             asked_for = stream.only is None or event.name in stream.only
-            if asked_for and (stream.audio or not is_audio) and (stream.protocol or not is_protocol):
+            asked_for = asked_for and (stream.audio or not is_audio) and (stream.protocol or not is_protocol)
+            if asked_for and (stream.sound or not is_sound):
                 stream.put(event)
 
     def pass_by(self, turn: int, item_id: str, pcm: bytes) -> bool:

@@ -6,13 +6,15 @@ clock. `async for event in session.events()` gives the same values in the same o
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 import attrs
 
+from trio_voice.protocol.history import HistoryItem  # a replay reads events back by their annotations
+
 if TYPE_CHECKING:
     from trio_voice.protocol import ClientEvent, RemoteProtocolError, ServerEvent, UnknownEvent
-    from trio_voice.protocol.history import HistoryItem
 
 DeviceKind: TypeAlias = Literal["microphone", "speaker"]
 
@@ -99,6 +101,9 @@ class ResponseEnd(SessionEvent):
     turn: int
     response_id: str
     status: str
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    """None where the server does not say."""
 
 
 @attrs.frozen(kw_only=True)
@@ -129,6 +134,30 @@ class ResponseAudio(SessionEvent):
     name: ClassVar[str] = "audio"
     turn: int
     item_id: str
+    pcm: bytes = attrs.field(repr=lambda pcm: f"<{len(pcm)} bytes>")
+
+
+@attrs.frozen(kw_only=True)
+class AudioSent(SessionEvent):
+    """A frame of the microphone, as `pcm16` at the input rate, as it went to the server; only for those who ask.
+
+    What is muted went as silence, and what was not sent is not here. `captured_at`: of its first sample.
+    """
+
+    name: ClassVar[str] = "audio_sent"
+    captured_at: float
+    pcm: bytes = attrs.field(repr=lambda pcm: f"<{len(pcm)} bytes>")
+
+
+@attrs.frozen(kw_only=True)
+class AudioPlayed(SessionEvent):
+    """What the loudspeaker took since the one before, silence too, as `pcm16` at its rate; only for those who ask.
+
+    `heard_at`: of its first sample, by the device's own account of its latency when it was opened.
+    """
+
+    name: ClassVar[str] = "audio_played"
+    heard_at: float
     pcm: bytes = attrs.field(repr=lambda pcm: f"<{len(pcm)} bytes>")
 
 
@@ -330,6 +359,34 @@ class HistoryChanged(SessionEvent):
 
 
 @attrs.frozen(kw_only=True)
+class TurnMetrics(SessionEvent):
+    """A `ConversationTurn` is over: its figures. The user has begun the next one, or the session has ended.
+
+    Of a tool that still runs there is nothing in it; `session.turns()` has that later.
+    """
+
+    name: ClassVar[str] = "turn_metrics"
+    id: int
+    """Of the `ConversationTurn`."""
+    first_delta_ms: float | None
+    latency_ms: float | None
+    user_audio_ms: float
+    agent_audio_ms: float
+    tool_calls: int
+    tool_ms: float
+    interrupted: bool
+    false_alarms: int
+    underruns: int
+    dropped: Mapping[str, int]
+    """By channel, since the turn before was over."""
+    round_trip_ms: float | None
+    """Of the latest pings, the median."""
+    stalls: int
+    """Of the event loop, since the turn before was over; 0 where nobody watches."""
+    stall_ms: float
+
+
+@attrs.frozen(kw_only=True)
 class ErrorReported(SessionEvent):
     """Something went wrong and the session goes on. `code` is the server's, where it gave one."""
 
@@ -363,3 +420,4 @@ EVENT_NAMES: dict[str, type[SessionEvent]] = _names(SessionEvent)
 """Every name that `session.on()` takes, and the event that comes with it."""
 
 PROTOCOL_EVENTS: tuple[type[Any], ...] = (ServerEventReceived, ClientEventSent)
+SOUND_EVENTS: tuple[type[Any], ...] = (AudioSent, AudioPlayed)

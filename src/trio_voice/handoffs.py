@@ -99,10 +99,10 @@ class Handoffs:
             self.pending = None
             self.finish(result)
 
-        self.change.ask(Change(agent, answered))
+        self.change.ask(Change(agent, answered, result.call_id))
         return True
 
-    def changed(self) -> None:
+    def changed(self, call_id: str | None) -> None:
         """Another agent is in charge, by a handoff or by the application."""
         before, self._before = self._before, self.in_charge.agent
         if before is self._before:  # its settings were told again
@@ -111,7 +111,7 @@ class Handoffs:
         self._names |= {handoff.name for handoff in self._before.handoffs}
         self.outbox.emit(
             events.HandoffOccurred(
-                at=self.outbox.now, from_agent=before.name, to_agent=self._before.name, call_id=self.pending
+                at=self.outbox.now, from_agent=before.name, to_agent=self._before.name, call_id=call_id
             )
         )
 

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from trio_voice import events
 from trio_voice.channels import CheckText, EventFanOut, PlaybackItem, Send, SetMicrophone, UplinkItem, offer
+from trio_voice.dialects import DIALECTS, Dialect
 from trio_voice.logs import log
 from trio_voice.protocol import (
     ClientEvent,
@@ -42,6 +43,7 @@ class Outbox:
     unconfirmed: dict[str, ClientEvent] | None = None
     """Where the server keeps the conversation: changes of its items that it has not confirmed, by what confirms them.
     None: it does not, and a resume tells it everything."""
+    dialect: Dialect = DIALECTS["trio-voice"]
     _created: int = 0
 
     @property
@@ -54,11 +56,15 @@ class Outbox:
         return self.playback is not None
 
     def send(self, event: ClientEvent) -> None:
-        """To the server of this connection. In an outage it is dropped: a resume restores from the record instead."""
+        """To the server of this connection. In an outage it is dropped: a resume restores from the record instead.
+
+        What the server does not understand is not sent: the record is right without it.
+        """
         self.send_all([event])
 
-    def send_all(self, wanted: Sequence[ClientEvent]) -> None:
+    def send_all(self, events_in_order: Sequence[ClientEvent]) -> None:
         """As `send`, in this order, however many there are."""
+        wanted = [event for event in events_in_order if self.dialect.takes(event)]
         if self.unconfirmed is not None:
             wanted = [self._to_be_confirmed(event, self.unconfirmed) for event in wanted]
         if not self.is_open:

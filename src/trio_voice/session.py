@@ -6,12 +6,11 @@ import inspect
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-import attrs
 import trio
 
 from trio_voice import capture, conversation, guardrails, history_export, logs, playback, supervisor, tools
@@ -44,21 +43,23 @@ from trio_voice.conversation_view import ConversationView
 from trio_voice.device_recovery import DeviceRecovery
 from trio_voice.echo import EchoGate, PlaybackReference
 from trio_voice.errors import ConfigError, SessionEnded, cause_of
-from trio_voice.events import EVENT_NAMES, PROTOCOL_EVENTS, Disconnected, ResponseAudio, SessionEvent
+from trio_voice.events import EVENT_NAMES, PROTOCOL_EVENTS, SOUND_EVENTS, Disconnected, ResponseAudio, SessionEvent
 from trio_voice.frame_filters import FrameFilter
 from trio_voice.logs import log
 from trio_voice.mcp_tools import McpToolbox
 from trio_voice.protocol.edits import check_words
 from trio_voice.protocol.history import History
+from trio_voice.session_figures import SessionFigures
 from trio_voice.session_history import HistoryMethods
 from trio_voice.tool_items import ToolItem
 from trio_voice.tracker import ConversationTracker, SessionMetrics
+from trio_voice.turn_reports import tell_turns_over
 from trio_voice.usage import Prices
 from trio_voice.voice_activity import EnergyDetector, VoiceDetector, VoiceMeter
 
 if TYPE_CHECKING:
     from trio_voice.devices import Microphone, Speaker
-    from trio_voice.playback_buffer import BufferStatistics
+    from trio_voice.loop_watch import LoopWatch
 
 CALLBACKS_GRACE_S = 1.0
 """How long callbacks may go on after the end, of which they are told as well."""
@@ -95,13 +96,14 @@ class RealtimeSession(HistoryMethods):
         open_stream: supervisor.OpenStream | None = None,
         wall_clock: Callable[[], float] = time.time,
         rng: random.Random | None = None,
+        loop_watch: LoopWatch | None = None,
     ) -> None:
         """`context` is your own object, for instructions that are made of it; tools find it in their `ToolContext`.
 
         `microphone` and `speaker` are opened when the agent's capabilities ask for them; None goes without.
 
         `capture_filters` see the microphone's frames after what `audio_input` asks for, and before they are sent;
-        `playback_filters` see the blocks that the speaker takes.
+        `playback_filters` see the blocks that the speaker takes. `loop_watch` is installed while the session lives.
 
         `history` is what an earlier session's `export()` gave: the server is told its items first, and the conversation
         goes on from there. `prices` make `metrics.cost` of what is used.
@@ -109,8 +111,8 @@ class RealtimeSession(HistoryMethods):
         `approver`, plain or async, is asked about calls of tools that need approval; without it,
         `approve()` and `reject()` answer.
 
-        Raises: `ConfigError` for an echo policy without what it needs, for settings that cannot be together, and for a
-        `history` that is none.
+        Raises: `ConfigError` for settings that cannot be together, for what the server cannot do, and for a `history`
+        that is none.
 
         For tests: `open_stream` makes the byte stream of each connection in place of the network; `wall_clock` tells
         the date, against which a server's session limit is read; `rng` spreads the attempts to reconnect.
@@ -118,9 +120,12 @@ class RealtimeSession(HistoryMethods):
         self.context = context
         self._approver = approver
         self.connection = connection_for(agent, connection or ConnectionOptions())
-        self.audio_input = audio_input or AudioInputConfig()
-        self.audio_output = audio_output or AudioOutputConfig()
-        self._in_charge = AgentInCharge(agent, self.audio_input, self.audio_output, context, self.connection.model)
+        server, model = self.connection.server, self.connection.model
+        self.audio_input = audio_input or AudioInputConfig(sample_rate_hz=server.input_rate_hz)
+        self.audio_output = audio_output or AudioOutputConfig(sample_rate_hz=server.output_rate_hz)
+        self._in_charge = AgentInCharge(agent, self.audio_input, self.audio_output, context, model, server)
+        if server.sound_is_elsewhere and (microphone is not None or speaker is not None):
+            raise ConfigError("a session with call_id has its sound elsewhere; give it no microphone and no speaker")
         self._microphone = microphone if agent.can(AgentCapability.VOICE_INPUT) else None
         self._speaker = speaker if agent.can(AgentCapability.VOICE_OUTPUT) else None
         self._capture_filters, self._playback_filters = tuple(capture_filters), tuple(playback_filters)
@@ -133,6 +138,7 @@ class RealtimeSession(HistoryMethods):
         self._rng = rng or random.Random()
         self._earlier = history_export.read(history) if history is not None else history_export.NOTHING
         self._metadata, self._prices = {**self._earlier.metadata, **(metadata or {})}, prices
+        self._loop_watch = loop_watch
         self._fan_out = EventFanOut()
         self._callbacks: dict[str, list[Callable[[Any], Any]]] = {}
         self._callback_stream = self._fan_out.subscribe()
@@ -142,8 +148,6 @@ class RealtimeSession(HistoryMethods):
         self._lifetime: AbstractAsyncContextManager[None] | None = None
         self._ended_at: float | None = None
         self._ended = trio.Event()
-        self._hearing: DeviceRecovery | None = None
-        self._sounding: DeviceRecovery | None = None
 
     def _prepare_capture(self) -> None:
         """What stands between the microphone and the wire. What an extra has to bring is loaded here, and only here."""
@@ -190,16 +194,18 @@ class RealtimeSession(HistoryMethods):
             history,
             ConversationTracker(history, started_at=trio.current_time(), metadata=self._metadata, began_at=began_at),
         )
+        self._view.log_context.agent = self.agent.name
+        logs.bind(self._view.log_context)  # before the first task: each inherits it
         self._commands = to_conversation.clone()
-        self._frames = frames
-        self._buffer_statistics: BufferStatistics | None = None
         speaker, microphone = self._speaker, self._microphone
+        hearing: DeviceRecovery | None = None
+        sounding: DeviceRecovery | None = None
         if microphone is not None:
             reports, wait = to_conversation.clone(), self.audio_input.wait_for_device
-            self._hearing = DeviceRecovery("microphone", microphone.name, reports, wait)
+            hearing = DeviceRecovery("microphone", microphone.name, reports, wait)
         if speaker is not None:
             reports, wait = to_conversation.clone(), self.audio_output.wait_for_device
-            self._sounding = DeviceRecovery("speaker", speaker.name, reports, wait)
+            sounding = DeviceRecovery("speaker", speaker.name, reports, wait)
         self._link = supervisor.Link(
             frames.receiver if microphone is not None else None,
             to_conversation.clone(),
@@ -211,19 +217,33 @@ class RealtimeSession(HistoryMethods):
             self._open_stream,
             self._wall_clock,
             self._rng,
+            self.audio_output.sample_rate_hz,
         )
+        self._figures = SessionFigures(
+            self._view,
+            self._fan_out,
+            frames,
+            self._link,
+            self.audio_output.device_format,
+            hearing,
+            sounding,
+            self._loop_watch,
+            self._prices,
+        )
+        self._view.readings = self._figures.readings
         try:
             async with trio.open_nursery() as nursery:
                 self._actors = nursery.cancel_scope
                 outer.start_soon(self._run_callbacks)
-                if speaker is not None and self._sounding is not None:
+                if speaker is not None and sounding is not None:
                     play = partial(playback.run, playback_items, to_conversation.clone(), speaker=speaker)
-                    play = partial(play, config=self.audio_output, recovery=self._sounding)
+                    play = partial(play, config=self.audio_output, recovery=sounding)
                     play = partial(play, filters=self._playback_filters, reference=self._reference)
-                    self._buffer_statistics = await nursery.start(play)
-                if microphone is not None and self._hearing is not None:
+                    play = partial(play, fan_out=self._fan_out)
+                    self._figures.played = await nursery.start(play)
+                if microphone is not None and hearing is not None:
                     hear = partial(capture.run, frames, microphone=microphone, config=self.audio_input)
-                    hear = partial(hear, recovery=self._hearing, filters=self._capture_filters, voice=self._voice)
+                    hear = partial(hear, recovery=hearing, filters=self._capture_filters, voice=self._voice)
                     await nursery.start(partial(hear, reports=to_conversation.clone()))
                 await self._toolbox.begin(to_conversation, nursery)
                 execute = partial(
@@ -235,7 +255,7 @@ class RealtimeSession(HistoryMethods):
                 conduct = partial(conversation.run, inbox, tool_calls=to_tools, checks=to_guardrails)
                 conduct = partial(conduct, playback=to_playback.clone() if speaker is not None else None)
                 conduct = partial(conduct, fan_out=self._fan_out, view=self._view, in_charge=self._in_charge)
-                nursery.start_soon(partial(conduct, native_resume=self.connection.native_resume))
+                nursery.start_soon(partial(conduct, connection=self.connection))
                 nursery.start_soon(supervisor.run, self._link)
                 task_status.started()
         finally:
@@ -265,11 +285,12 @@ class RealtimeSession(HistoryMethods):
     @asynccontextmanager
     async def _alive(self) -> AsyncIterator[None]:
         try:
-            async with trio.open_nursery() as nursery:
-                await nursery.start(self._run, nursery)
-                await self._view.ready.wait()
-                yield
-                await self.disconnect()
+            with self._loop_watch.watching() if self._loop_watch is not None else nullcontext():
+                async with trio.open_nursery() as nursery:
+                    await nursery.start(self._run, nursery)
+                    await self._view.ready.wait()
+                    yield
+                    await self.disconnect()
         except BaseExceptionGroup as group:
             raise cause_of(group) from None
 
@@ -285,6 +306,7 @@ class RealtimeSession(HistoryMethods):
         self._ended_at = trio.current_time()
         self._view.phase, self._view.paused = SessionState.DISCONNECTED, False
         self._view.tracker.close(self._ended_at)
+        tell_turns_over(self._view, self._fan_out, self._ended_at)
         self._fan_out.emit(Disconnected(at=self._ended_at, reason="the session ended"))
         self._fan_out.close()
         self._calling.deadline = self._ended_at + CALLBACKS_GRACE_S
@@ -292,16 +314,17 @@ class RealtimeSession(HistoryMethods):
             command.lost = True
             command.done.set()
         self._ended.set()
-        log.info("session.disconnected", session=self._view.session_id)
+        log.info("session.disconnected")
 
     # --- what it tells ----------------------------------------------------------------------------
 
-    def events(self, *, audio: bool = False, protocol: bool = False) -> EventStream:
+    def events(self, *, audio: bool = False, protocol: bool = False, sound: bool = False) -> EventStream:
         """A stream of everything that happens from now on: `async for event in session.events()`.
 
-        `audio` adds the agent's voice (`ResponseAudio`), `protocol` every event of the wire.
+        `audio` adds the agent's voice as it arrives (`ResponseAudio`), `sound` the microphone as it was sent and the
+        loudspeaker as it played (`AudioSent`, `AudioPlayed`), `protocol` every event of the wire.
         """
-        return self._fan_out.subscribe(audio=audio, protocol=protocol)
+        return self._fan_out.subscribe(audio=audio, protocol=protocol, sound=sound)
 
     def on(self, name: str, callback: Callable[[Any], Any]) -> None:
         """Call `callback(event)`, plain or async, for each event called `name`.
@@ -315,6 +338,7 @@ class RealtimeSession(HistoryMethods):
         self._callbacks.setdefault(name, []).append(callback)
         self._callback_stream.audio |= EVENT_NAMES[name] is ResponseAudio
         self._callback_stream.protocol |= EVENT_NAMES[name] in PROTOCOL_EVENTS
+        self._callback_stream.sound |= EVENT_NAMES[name] in SOUND_EVENTS
 
     async def _run_callbacks(self) -> None:
         with self._calling:
@@ -355,27 +379,7 @@ class RealtimeSession(HistoryMethods):
     @property
     def metrics(self) -> SessionMetrics:
         at = self._ended_at if self._ended_at is not None else trio.current_time()
-        dropped = {"frames": self._frames.dropped, "events": self._fan_out.dropped}
-        dropped["control"] = self._view.dropped_control
-        dropped["utterances"] = self._view.lost_utterances
-        dropped["stale_frames"] = self._link.uplink.stale_frames
-        played = self._buffer_statistics
-        if played is not None:
-            dropped["stale_samples"] = played.stale_samples
-            dropped["overflow_samples"] = played.overflow_samples
-            dropped["underruns"] = played.underruns
-            dropped["late_chunks"] = played.late_chunks
-        metrics = self._view.tracker.metrics(
-            at, dropped, round_trip_ms=self._link.round_trips.median_ms, prices=self._prices
-        )
-        return attrs.evolve(
-            metrics,
-            jitter_ms=played.jitter_ms if played is not None else None,
-            prebuffer_ms=played.prebuffer_ms if played is not None else None,
-            heard_ms=self.audio_output.device_format.ms_of_samples(played.heard_samples if played is not None else 0),
-            microphone=None if self._hearing is None else self._hearing.metrics(at),
-            speaker=None if self._sounding is None else self._sounding.metrics(at),
-        )
+        return self._figures.metrics(at)
 
     # --- what it can be told ----------------------------------------------------------------------
 
@@ -450,9 +454,7 @@ class RealtimeSession(HistoryMethods):
         """The call does not run; the model is told so, and the reason. False when it does not wait, or no more."""
         return (await self._command("reject", call_id=call_id, text=reason)).in_time
 
-    def _check_answers(self, what: str, text: str | None = None) -> None:
-        if text is not None and not text.strip():
-            raise ConfigError(f"{what} needs words; the text is empty")
+    def _check_answers(self, what: str) -> None:
         if self.agent.transcribes_only:
             raise ConfigError(
                 f"{what}: agent {self.agent.name!r} only transcribes; give it VOICE_OUTPUT or TEXT_OUTPUT"

@@ -46,6 +46,7 @@ REMEMBERED_OFFERS = 8
 """Of agents that were in charge one after the other."""
 MAX_THREADS = 8
 """Plain functions that run at once."""
+REMEMBERED_OFFERS = 8
 MAX_THREADS_LEFT = 56
 """More threads, of functions that nobody waits for any more."""
 APPROVAL_S = 60.0

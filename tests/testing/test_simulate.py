@@ -20,9 +20,10 @@ import attrs
 import pytest
 import trio
 
-from trio_voice import WireLost, downlink, liveness, supervisor, tools, uplink, wire
+from trio_voice import WireLost, conversation, downlink, liveness, supervisor, tools, uplink, wire
 from trio_voice.channels import FromServer, offer
 from trio_voice.conversation import _Conductor
+from trio_voice.outbox import Outbox
 from trio_voice.playback_buffer import PlaybackBuffer
 from trio_voice.protocol.server_events import ResponseCreated, SessionUpdated
 from trio_voice.protocol.turns import ResponseArbiter
@@ -77,6 +78,22 @@ def test_whole_conversations_break_no_rule() -> None:
     assert tally.conversations >= 2
     assert tally.faults.total() > 0
     assert tally.interruptions > 0
+
+
+@pytest.mark.other_shapes("the beta, and servers that lack something")
+@pytest.mark.parametrize("dialect", ["trio-voice-beta", "speaches", "hf-s2s"])
+@pytest.mark.parametrize("seed", [3, 8])
+def test_the_same_rules_hold_over_other_dialects(dialect: str, seed: int) -> None:
+    held = attrs.evolve(plan_of(seed, 0.6, faults_per_minute=4), dialect=dialect)
+    outcome = conversing.converse(held)
+    assert outcome.violations == ()
+    assert outcome.turns > 2
+
+
+@pytest.mark.other_shapes("a server that lacks something")
+def test_what_a_dialect_lacks_is_missed_when_it_is_sent_all_the_same(monkeypatch: Patch) -> None:
+    monkeypatch.setattr(conversation, "Outbox", lambda *ends, dialect, **more: Outbox(*ends, **more))
+    assert "accepted by the server" in rules(conversing.converse(plan(dialect="speaches")))
 
 
 def test_without_bytes_the_same_rules_hold() -> None:

@@ -174,6 +174,11 @@ class History:
                 entry = self._at(event.item_id, "message", "user")
                 entry.text += event.delta or ""
                 return entry
+            case on.ConversationItemInputAudioTranscriptionUpdated():
+                entry = self._at(event.item_id, "message", "user")
+                if not entry.final:
+                    entry.text = event.transcript
+                return entry
             case on.ConversationItemInputAudioTranscriptionCompleted():
                 entry = self._at(event.item_id, "message", "user")
                 entry.text, entry.spoken, entry.final = event.transcript, True, True

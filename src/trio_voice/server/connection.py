@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+import attrs
 import trio
 from msgspec import UNSET
 from msgspec.structs import replace
@@ -39,9 +40,11 @@ from trio_voice.protocol.server_events import (
     ConversationItemRetrieved,
     ConversationItemTruncated,
     ErrorEvent,
+    OutputAudioBufferCleared,
     SessionCreated,
     SessionUpdated,
 )
+from trio_voice.protocol.session_config import SessionConfig
 from trio_voice.server.brain import Brain
 from trio_voice.server.conversation_items import ConversationItems, Entry, check_created, shown_to_brain
 from trio_voice.server.hosted_mcp import HostedMcp
@@ -49,7 +52,7 @@ from trio_voice.server.outbox import Outbox
 from trio_voice.server.refusals import Refused
 from trio_voice.server.responses import ResponseInput, ResponsePlan, ResponseRun
 from trio_voice.server.server_settings import ServerSettings
-from trio_voice.server.session_settings import check_names, default_session, for_response, updated
+from trio_voice.server.session_settings import check_names, default_session, for_response, updated, without_model
 from trio_voice.server.user_audio import UserAudio
 
 MAX_FRAME_BYTES = 24 * 1024 * 1024
@@ -59,11 +62,22 @@ MAX_OUTSIDE_RESPONSES = 8
 """Under way at once outside the conversation, for one client."""
 
 
+@attrs.frozen
+class Opening:
+    """What a client asks for in coming."""
+
+    model: str
+    session: SessionConfig | None = None
+    """What its ephemeral key brings with it."""
+    call_id: str = ""
+    """It controls this call, whose sound is with another connection."""
+
+
 class Connection:
     """The session of one client. Making one sends `session.created`."""
 
     def __init__(
-        self, brain: Brain, outbox: Outbox, nursery: trio.Nursery, settings: ServerSettings, model: str
+        self, brain: Brain, outbox: Outbox, nursery: trio.Nursery, settings: ServerSettings, opening: Opening
     ) -> None:
         self._brain = brain
         self._outbox = outbox
@@ -77,15 +91,25 @@ class Connection:
         self._voice_fixed = False
         self._session = default_session(
             session_id=outbox.ids.new("sess"),
-            model=model,
+            model=opening.model,
             expires_at=int(settings.wall_clock() + settings.session_limit_s),
+            rates_hz=(settings.dialect.input_rate_hz, settings.dialect.output_rate_hz),
         )
+        self._call_id = opening.call_id
+        if opening.session is not None:
+            self._session = updated(self._session, without_model(opening.session), voice_fixed=False)
         self._user = UserAudio(brain, outbox, nursery, self._items, self._session, self)
         outbox.emit(SessionCreated(session=self._session))
 
     async def handle(self, raw: str | bytes) -> None:
         """Carry out one frame. Waits for nothing; only a long append lets other tasks run in between."""
         event = decode_client_event(raw, max_bytes=MAX_FRAME_BYTES)
+        if isinstance(event, ClientEvent):
+            try:
+                event, raw = self._outbox.played.understood(sent := event, raw)
+            except Refused as refused:
+                self.report(refused, sent.event_id or None)
+                return
         if isinstance(event, UnknownEvent):
             message = f"Invalid value: '{event.type}'. It is no client event of the Realtime protocol."
             self.report(Refused(message, param="type"))
@@ -125,6 +149,9 @@ class Connection:
                 self._user.commit()
             case InputAudioBufferClear():
                 self._user.clear()
+            case OutputAudioBufferClear() if self._call_id:
+                response_id = self._active.id if self._active is not None else ""
+                self._outbox.emit(OutputAudioBufferCleared(response_id=response_id))
             case OutputAudioBufferClear():
                 raise Refused(
                     "output_audio_buffer.clear is for WebRTC and SIP. On a WebSocket the client plays the sound: "

@@ -42,7 +42,8 @@ _LATER = re.compile(r'\(call "([^"]+)"\), which worked in the background')
 _NUMBERED = re.compile(r"\[(\d+)\]")
 CREATE = '{"type":"conversation.item.create"'
 APPEND = '{"type":"input_audio_buffer.append"'
-DELTA = '{"type":"response.output_audio.delta"'
+DELTAS = ("response.output_audio.delta", "response.audio.delta")
+"""By both its names: the simulated server may speak the beta."""
 
 
 @attrs.frozen
@@ -91,8 +92,7 @@ class _Message(msgspec.Struct):
 
 _read = msgspec.json.Decoder(_Message).decode
 WATCHED = tuple(
-    f'{{"type":"{name}"'
-    for name in ("response.done", "response.output_item.done", "session.updated", "error", DELTA[9:-1])
+    f'{{"type":"{name}"' for name in ("response.done", "response.output_item.done", "session.updated", "error", *DELTAS)
 )
 
 
@@ -225,7 +225,7 @@ class Watch:
 
     def _sent(self, told: Told, connection: ServedConnection, message: _Message) -> None:
         match message.type:
-            case "response.output_audio.delta":
+            case "response.output_audio.delta" | "response.audio.delta":
                 samples = (len(message.delta) * 3 // 4 - message.delta[-2:].count("=")) // 2
                 self._sound(connection, message.response_id, message.item_id, _mark(message.delta), samples)
             case "response.done":

@@ -137,7 +137,9 @@ async def _hold(plan: Plan, is_direct: bool, clock: VirtualClock) -> Outcome:
         detector=CheapDetector,
     )  # fmt: skip
     rng = random.Random(f"{plan.seed}/server")
-    settings = ServerSettings(session_limit_s=plan.session_limit_s, rng=rng, wall_clock=trio.current_time)
+    settings = ServerSettings(
+        session_limit_s=plan.session_limit_s, rng=rng, wall_clock=trio.current_time, dialect=plan.dialect
+    )
     lost: BaseException | None = None
     began_at = trio.current_time()
     kind = DirectServer if is_direct else FaultyServer
@@ -149,7 +151,9 @@ async def _hold(plan: Plan, is_direct: bool, clock: VirtualClock) -> Outcome:
         agent = RealtimeAgent(tools=tools_of(watch), turn_detection=None if plan.push_to_talk else TurnDetection())
         session = RealtimeSession(
             attrs.evolve(agent, **TALKATIVE) if plan.talkative else agent,
-            connection=ConnectionOptions(url="ws://memory/v1/realtime", model=None),
+            connection=ConnectionOptions(
+                url="ws://memory/v1/realtime", model="any", dialect=plan.dialect, native_resume=False
+            ),
             microphone=microphone,
             speaker=_Speaker(clock, ear, plan.block_ms, plan.latency_ms),
             audio_input=AudioInputConfig(chunk_ms=chunk_ms),

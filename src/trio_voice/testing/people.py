@@ -76,6 +76,8 @@ class Plan:
     """How long the server takes to recognise an utterance, from the moment in which it suspects its end."""
     talkative: bool = False
     """The agent speaks by itself: it greets, breaks silences, and bridges the waits for tools."""
+    dialect: str = "trio-voice"
+    """Which server is played; one that hears and speaks at 24 kHz."""
     tools: tuple[str, ...] = TOOLS
     """What the model may call."""
 
