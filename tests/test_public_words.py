@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from typing import Any
 
 import msgspec
@@ -16,6 +17,7 @@ from trio_voice import (
     AgentCapability,
     AudioInputConfig,
     AudioOutputConfig,
+    ConfigError,
     ConnectionOptions,
     ConnectionState,
     Prompt,
@@ -25,6 +27,7 @@ from trio_voice import (
     SessionState,
     Tracing,
     VoiceAgent,
+    WireLost,
     events,
     tool,
 )
@@ -34,7 +37,7 @@ from trio_voice.protocol import Transcription, TurnDetection, VoiceId
 from trio_voice.server.brain import ResponseRequest
 from trio_voice.server.listen import serve_stream
 from trio_voice.server.scripted import Call as Calls, Say, ScriptedBrain, Step, turns_in
-from trio_voice.testing import RecordingSpeaker, ScriptedMicrophone
+from trio_voice.testing import Fault, FaultyServer, RecordingSpeaker, ScriptedMicrophone, memory_server
 
 TOLD_ONCE = [
     ("start_listening", events.ListeningStarted),
@@ -141,7 +144,7 @@ async def test_what_changes_nothing_is_not_told(autojump_clock: MockClock) -> No
 async def test_callbacks_by_name_get_what_the_stream_gets(autojump_clock: MockClock) -> None:
     called: list[events.SessionEvent] = []
     async with call(ScriptedBrain([Say("Hi.", 200)], ["Hello."]), audio=True, protocol=True) as on:
-        stream = on.session.events(audio=True, protocol=True)
+        stream = on.session.events(audio=True, protocol=True, sound=True)
         for name in EVENT_NAMES:
             on.session.on(name, called.append)
         await on.speak()
@@ -211,6 +214,100 @@ async def test_without_reconnecting_the_first_loss_ends_the_session(autojump_clo
         async with call(ScriptedBrain(), connection=ONE_CONNECTION, listening=False) as on:
             await on.drop()
             await trio.sleep(60)
+
+
+class Longest(random.Random):
+    """Chance, when it is against us."""
+
+    def uniform(self, a: float, b: float) -> float:
+        return b
+
+
+async def until_it_is_lost(session: RealtimeSession, server: FaultyServer) -> None:
+    async with session:
+        await server.strike(Fault("reset"))
+        await trio.sleep_forever()
+
+
+async def test_the_waits_between_attempts_grow_as_told(autojump_clock: MockClock) -> None:
+    connection = ConnectionOptions(
+        url="ws://memory/v1/realtime",
+        model=None,
+        max_reconnect_attempts=4,
+        reconnect_delay_ms=2000,
+        reconnect_backoff_multiplier=3,
+    )
+    async with memory_server(ScriptedBrain(), schedule=[[], *[[Fault("status_503")]] * 9]) as server:
+        session = RealtimeSession(
+            RealtimeAgent(), connection=connection, open_stream=server.open_stream, rng=Longest(1)
+        )
+        stream = session.events()
+        with pytest.raises(WireLost):
+            await until_it_is_lost(session, server)
+        waits = [event.delay_ms async for event in stream if isinstance(event, events.Reconnecting)]
+    assert waits == [0, 2000, 6000, 18_000]
+
+
+@pytest.mark.parametrize("capacity_ms", [200, 1000])
+async def test_sound_that_waits_for_the_wire_is_dropped_beyond_its_capacity(
+    capacity_ms: int, autojump_clock: MockClock
+) -> None:
+    async with memory_server(ScriptedBrain(), schedule=[[], [Fault("hangs")]]) as server:
+        session = RealtimeSession(
+            RealtimeAgent(),
+            connection=URL,
+            microphone=ScriptedMicrophone(),
+            audio_input=AudioInputConfig(capacity_ms=capacity_ms),
+            open_stream=server.open_stream,
+        )
+        stream = session.events()
+        async with session:
+            await session.start_listening()
+            await stream.wait_for(events.Connected)
+            await server.strike(Fault("reset"))
+            lost_at = trio.current_time()
+            away_ms = ((await stream.wait_for(events.Connected)).at - lost_at) * 1000
+            await trio.sleep(1)
+            dropped = session.metrics.dropped
+    assert away_ms > 5000
+    assert dropped["stale_frames"] == capacity_ms / 20, "what waited is too old by then"
+    assert dropped["frames"] == pytest.approx((away_ms - capacity_ms) / 20, abs=2)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "header"), [("openai", "authorization: bearer sesame"), ("azure", "api-key: sesame")]
+)
+async def test_the_key_goes_where_the_server_looks_for_it(dialect: str, header: str, autojump_clock: MockClock) -> None:
+    client_end, server_end = memory_stream_pair()
+    asked = b""
+
+    async def open_stream() -> trio.abc.Stream:
+        await trio.lowlevel.checkpoint()
+        return client_end
+
+    async def refuse() -> None:
+        nonlocal asked
+        asked = bytes(await server_end.receive_some(65_536))
+        await server_end.aclose()
+
+    connection = ConnectionOptions(
+        dialect=dialect, url="ws://memory/v1", model="m", api_key="sesame", headers=(("X-Shop", "Acme"),)
+    )
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(refuse)
+        with pytest.raises(WireLost):
+            async with RealtimeSession(RealtimeAgent(), connection=connection, open_stream=open_stream):
+                pass
+    request, *headers = asked.decode().lower().split("\r\n")
+    assert request == "get /v1?model=m http/1.1"
+    assert {header, "x-shop: acme"} <= set(headers)
+
+
+async def test_without_text_input_no_text_is_taken(autojump_clock: MockClock) -> None:
+    speaks = RealtimeAgent(capabilities=set(AgentCapability) - {AgentCapability.TEXT_INPUT})
+    async with call(ScriptedBrain(), speaks, listening=False) as on:
+        with pytest.raises(ConfigError, match="TEXT_INPUT"):
+            await on.session.send_text("Hello?")
 
 
 # --- the agent's settings, as the server is told --------------------------------------------------
