@@ -349,7 +349,11 @@ SETTINGS: dict[str, tuple[dict[str, Any], str, Any]] = {
         "prompt",
         {"id": "pmpt_1", "version": "2", "variables": {"shop": "Acme"}},
     ),
-    "tracing": ({"tracing": Tracing("calls", "g1")}, "tracing", {"workflow_name": "calls", "group_id": "g1"}),
+    "tracing": (
+        {"tracing": Tracing("calls", "g1", {"shop": "Acme"})},
+        "tracing",
+        {"workflow_name": "calls", "group_id": "g1", "metadata": {"shop": "Acme"}},
+    ),
     "include": (
         {"include": ["item.input_audio_transcription.logprobs"]},
         "include",
