@@ -15,7 +15,7 @@ ROOT = Path(trio_voice.__file__).parent
 CORE_MODULES = {
     "audio", "errors", "config", "events", "playback_buffer", "agent", "function_tools", "tracker",
     "protocol", "logs", "restart_policy", "tool_ledger", "utterances", "gain", "jitter", "tracks",
-    "interruption", "voice_activity", "frame_filters", "echo", "server_detection",
+    "interruption", "voice_activity", "frame_filters", "echo", "server_detection", "text_frames",
 }  # fmt: skip
 ACTOR_MODULES = {
     "channels", "capture", "uplink", "downlink", "conversation", "playback", "tools", "supervisor", "session",
