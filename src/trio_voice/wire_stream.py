@@ -184,7 +184,7 @@ class WireStream(trio.abc.Stream):
     async def _read(self) -> None:
         self._is_reading = True
         try:
-            received = await self._inner.receive_some(RECEIVE_BYTES)
+            received = await self._receive()
         except (trio.BrokenResourceError, trio.ClosedResourceError) as failure:
             self._read_failure = failure
             self.ended.set()
@@ -201,6 +201,19 @@ class WireStream(trio.abc.Stream):
             self._text_waits.unpark_all()
             if self._for_library or self.ended.is_set():
                 self._library_waits.unpark_all()
+
+    async def _receive(self) -> bytes | bytearray:
+        if self._socket is None:
+            return await self._inner.receive_some(RECEIVE_BYTES)
+        # It has most likely been emptied: to try at once, as Trio's stream does, is one call to the system in vain.
+        while True:
+            await trio.lowlevel.wait_readable(self._socket)
+            try:
+                return os.read(self._socket.fileno(), RECEIVE_BYTES)
+            except BlockingIOError:
+                pass
+            except OSError as error:
+                raise trio.BrokenResourceError(f"could not receive: {error}") from error
 
     async def aclose(self) -> None:
         self.ended.set()
