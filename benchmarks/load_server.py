@@ -1,7 +1,7 @@
 """The server of the benchmarks with many sessions, and of the uplink: as little work as can be, on a socket of its own.
 
 It shakes hands, says that the session is configured, and then, as the URL asks, speaks: `?down_ms=100` is a piece of
-100 ms of sound that often, each with the time at which it was sent in it; `?frames=1` has each frame of the user's
+100 ms of sound that often (`&pieces=10`: a second's), each with the time at which it was sent in it; `?frames=1` has each frame of the user's
 taken apart, and the time in its sound compared with the clock. `?tool=1` answers what the user says with a function
 call that says when it was made. What a connection's frames took is printed, as a line of JSON, when it ends.
 
@@ -141,7 +141,7 @@ class Session(asyncio.Protocol):
     def _speak(self) -> None:
         if self.transport.is_closing():
             return
-        self.transport.write(delta_frame())
+        self.transport.write(delta_frame(self.asked.get("pieces", 1)))
         self.due += self.asked["down_ms"] / 1000
         self.speaking = asyncio.get_running_loop().call_at(self.due, self._speak)
 

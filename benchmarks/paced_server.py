@@ -48,9 +48,9 @@ _DELTA_HEAD = (
 _DELTA_TAIL = b'"}'
 
 
-def delta_frame() -> bytes:
-    """A whole WebSocket frame: FIN and text, no mask, a 16 bit length."""
-    payload = _DELTA_HEAD + stamped_base64() + _DELTA_TAIL
+def delta_frame(pieces: int = 1) -> bytes:
+    """A whole WebSocket frame: FIN and text, no mask, a 16 bit length, which is enough for ten pieces."""
+    payload = _DELTA_HEAD + stamped_base64(pieces) + _DELTA_TAIL
     return b"\x81\x7e" + len(payload).to_bytes(2, "big") + payload
 
 
