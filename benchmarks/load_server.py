@@ -1,9 +1,10 @@
 """The server of the benchmarks with many sessions, and of the uplink: as little work as can be, on a socket of its own.
 
 It shakes hands, says that the session is configured, and then, as the URL asks, speaks: `?down_ms=100` is a piece of
-100 ms of sound that often (`&pieces=10`: a second's), each with the time at which it was sent in it; `?frames=1` has each frame of the user's
-taken apart, and the time in its sound compared with the clock. `?tool=1` answers what the user says with a function
-call that says when it was made. What a connection's frames took is printed, as a line of JSON, when it ends.
+100 ms of sound that often (`&pieces=10`: a second's), each with the time at which it was sent in it; `?frames=1` has
+each frame of the user's taken apart, and the time in its sound compared with the clock. `?tool=1` answers what the
+user says with a function call that says when it was made. What a connection's frames took is printed, as a line of
+JSON, when it ends.
 
 No WebSocket library, since one would be the slower side: masks are undone only where something is read.
 
