@@ -18,7 +18,7 @@ import trio
 
 from benchmarks.machine import pin, run_first
 from benchmarks.reconnect_server import STORY, STORY_SAMPLE
-from trio_voice import AudioOutputConfig, ConnectionOptions, RealtimeAgent, RealtimeSession, events, uplink
+from trio_voice import AudioOutputConfig, ConnectionOptions, RealtimeAgent, RealtimeSession, dialects, events
 from trio_voice.audio import AudioFormat, samples_of
 from trio_voice.devices import OpenSpeaker, Pull
 from trio_voice.devices.wav import pulling
@@ -69,7 +69,7 @@ class FirstFrame:
 
 async def measure(url: str, door: int, count: int, exchanges: int) -> dict[str, object]:
     first_frame, speaker = FirstFrame(), TimedSpeaker()
-    vars(uplink)["encode"] = first_frame.encode  # there is no other place to look from
+    vars(dialects)["encode"] = first_frame.encode  # there is no other place to look from
     options = ConnectionOptions(
         url=url,
         model=None,

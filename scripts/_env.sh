@@ -1,5 +1,5 @@
 # Sourced by the scripts beside it: one virtual environment in .venv, made and filled on first use.
-# Usage: . scripts/_env.sh; need_environment EXTRAS…   (dev, local, fallback, aec)
+# Usage: . scripts/_env.sh; need_environment EXTRAS…   (dev, local, fallback, aec, browser, mcp, otel)
 
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

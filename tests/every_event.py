@@ -1,6 +1,6 @@
 """Every event that goes over a wire in a test, validated by the typed `openai` package.
 
-What a session sends is caught at its wire, what the local server sends in its outbox. What the package refuses is
+What a session sends is caught at its wire, what the local server sends where it is encoded. What the package refuses is
 noted, and the test that sent it fails when it is over. Events that are no OpenAI's on purpose (another dialect's, a
 refused configuration) are let through by `pytest.mark.other_shapes(reason)`.
 """
@@ -10,14 +10,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from openai_oracle import validate
 from trio_voice import wire
-from trio_voice.protocol import ServerEvent, encode
-from trio_voice.server import outbox
+from trio_voice.protocol import encode
+from trio_voice.server import played
 
 REFUSALS_SHOWN = 3
 
@@ -40,14 +41,14 @@ def watched() -> Iterator[list[str]]:
         look("the session", text)
         await send(self, text)
 
-    def encode_validated(event: ServerEvent) -> str:
+    def encode_validated(event: Any) -> str:
         frame = encode(event)
         look("the server", frame)
         return frame
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(wire.Wire, "send", send_validated)
-        patch.setattr(outbox, "encode", encode_validated)
+        patch.setattr(played, "encode", encode_validated)
         yield refusals
 
 

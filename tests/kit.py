@@ -18,6 +18,7 @@ from trio_voice.audio import samples_of
 from trio_voice.channels import EventStream, InboxItem
 from trio_voice.device_recovery import DeviceRecovery
 from trio_voice.events import DeviceKind
+from trio_voice.protocol import ClientEvent
 from trio_voice.server.brain import Brain
 from trio_voice.server.listen import serve_stream
 from trio_voice.server.scripted import ScriptedBrain, tone, turns_in
@@ -49,6 +50,8 @@ class Call:
     events: EventStream
     links: list[trio.StapledStream[Any, Any]] = attrs.Factory(list)
     """The client's end of each connection so far."""
+    sent: list[ClientEvent] = attrs.Factory(list)
+    """What the server was told, where the protocol is listened to."""
 
     async def drop(self) -> None:
         """Cut the newest connection, as a network does."""
@@ -84,9 +87,13 @@ async def call(
     listening: bool = True,
     audio: bool = False,
     protocol: bool = False,
+    beforehand: Callable[[RealtimeSession], Awaitable[object]] | None = None,
     **options: Any,
 ) -> AsyncIterator[Call]:
-    """Connect a session to a local server with `brain`; each reconnection is a new session of that server."""
+    """Connect a session to a local server with `brain`; each reconnection is a new session of that server.
+
+    `beforehand` sees the session before it is entered.
+    """
     microphone, speaker = ScriptedMicrophone(), speaker or RecordingSpeaker()
     links: list[trio.StapledStream[Any, Any]] = []
     async with trio.open_nursery() as nursery:
@@ -108,10 +115,15 @@ async def call(
             **options,
         )
         stream = session.events(audio=audio, protocol=protocol)
+        if beforehand is not None:
+            await beforehand(session)
+        sent: list[ClientEvent] = []
+        if protocol:
+            session.on("client_event", lambda told: sent.append(told.event))
         async with session:
             if listening:
                 await session.start_listening()
-            yield Call(session, microphone, speaker, stream, links)
+            yield Call(session, microphone, speaker, stream, links, sent)
         nursery.cancel_scope.cancel()
 
 
@@ -183,9 +195,9 @@ async def call_peer(
         session = RealtimeSession(
             agent or RealtimeAgent(),
             connection=connection,
-            speaker=speaker,
+            speaker=speaker if connection.call_id is None else None,
             open_stream=open_stream,
-            audio_output=NO_FADE,
+            audio_output=options.pop("audio_output", NO_FADE),
             **options,
         )
         stream = session.events(protocol=protocol)

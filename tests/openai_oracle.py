@@ -104,3 +104,39 @@ def missing(expected: Any, actual: Any, path: str = "$") -> list[str]:
         pairs = enumerate(zip(expected, actual, strict=True))
         return [found for n, (a, b) in pairs for found in missing(a, b, f"{path}[{n}]")]
     return [] if expected == actual else [path]
+
+
+# --- the beta ---------------------------------------------------------------------------------------------------------
+
+
+def missing_from_beta(text: str, *, pcm_name: str = "pcm16") -> list[str]:
+    """What in a frame the package's types of the beta do not have, or read otherwise.
+
+    Raises: `ValidationError` or `KeyError` where they do not understand it at all.
+    """
+    fields = json.loads(text)
+    session = fields.get("session", {})
+    for name in ("input_audio_format", "output_audio_format"):  # Qwen's name of the same thing
+        if session.get(name) == pcm_name:
+            session[name] = "pcm16"
+    for tool in session.get("tools") or []:  # as nested as Qwen has them
+        tool.update(tool.pop("function", {}))
+    understood = _adapter(_beta_models()[fields["type"]]).validate_python(fields)
+    assert isinstance(understood, BaseModel)
+    return _unknown_fields(understood) + missing(fields, understood.model_dump(mode="json", exclude_unset=True))
+
+
+@cache
+def _beta_models() -> dict[str, type[BaseModel]]:
+    from openai.types.beta.realtime import RealtimeClientEvent, RealtimeServerEvent
+
+    return _models(RealtimeServerEvent) | _models(RealtimeClientEvent)
+
+
+def _unknown_fields(value: Any) -> list[str]:
+    if isinstance(value, BaseModel):
+        found = [f"{type(value).__name__}.{name}" for name in value.model_extra or {}]
+        return found + [deep for name in type(value).model_fields for deep in _unknown_fields(getattr(value, name))]
+    if isinstance(value, list):
+        return [deep for element in value for deep in _unknown_fields(element)]
+    return []

@@ -20,8 +20,10 @@ from trio.testing import wait_all_tasks_blocked
 
 from kit import recovery_of
 from trio_voice import AudioOutputConfig, RealtimeAgent, conversation, downlink, playback
+from trio_voice.agent_in_charge import AgentInCharge
 from trio_voice.audio import AudioFormat, samples_of
 from trio_voice.channels import (
+    CheckText,
     Command,
     EventFanOut,
     InboxItem,
@@ -30,11 +32,9 @@ from trio_voice.channels import (
     LinkUp,
     PlaybackItem,
     Send,
-    ToolItem,
     TurnPlayed,
     UplinkItem,
 )
-from trio_voice.config import AudioInputConfig
 from trio_voice.conversation_view import ConversationView
 from trio_voice.errors import WireLost
 from trio_voice.protocol import (
@@ -55,6 +55,7 @@ from trio_voice.server.conversation_items import ConversationItems, Entry, Sound
 from trio_voice.server.refusals import Refused
 from trio_voice.server.scripted import marked_samples
 from trio_voice.testing import RecordingSpeaker
+from trio_voice.tool_items import ToolItem
 from trio_voice.tracker import ConversationTracker
 from trio_voice.utterances import SentAudio
 from trio_voice.wire import Wire
@@ -312,6 +313,7 @@ async def stage(
     to_playback, waiting_for_playback = trio.open_memory_channel[PlaybackItem](math.inf)
     to_items, playback_items = trio.open_memory_channel[PlaybackItem](capacity)
     to_reports, reports = trio.open_memory_channel[InboxItem](math.inf)
+    to_checks, _checks = trio.open_memory_channel[CheckText](math.inf)
     to_tools, _tool_items = trio.open_memory_channel[ToolItem](math.inf)
     fan_out = EventFanOut()
     async with trio.open_nursery() as nursery:
@@ -328,8 +330,8 @@ async def stage(
         nursery.start_soon(_relay, waiting_for_playback, to_items)
         nursery.start_soon(note_reports)
         conduct = partial(
-            conversation.run, inbox, playback=to_playback.clone(), tool_calls=to_tools, fan_out=fan_out, view=view,
-            agent=agent, config=agent.session_config(AudioInputConfig(), output),
+            conversation.run, inbox, playback=to_playback.clone(), tool_calls=to_tools, checks=to_checks,
+            fan_out=fan_out, view=view, in_charge=AgentInCharge(agent, audio_output=output),
         )  # fmt: skip
         nursery.start_soon(conduct)
         standing.connect()

@@ -11,6 +11,7 @@ from trio_voice.agent import RealtimeAgent
 from trio_voice.config import ALL_CAPABILITIES, AgentCapability, AudioInputConfig, AudioOutputConfig, ConnectionOptions
 from trio_voice.errors import ConfigError, ToolSchemaError
 from trio_voice.function_tools import tool
+from trio_voice.protocol import Transcription
 
 
 def weather(city: str) -> str:
@@ -33,7 +34,7 @@ def test_the_server_is_told_everything_and_the_formats_always() -> None:
         tools=(weather, tool(name="lights-off")(weather)),
         voice="marin",
         speed=1.2,
-        transcription_language="nb",
+        transcription=Transcription(model="whisper-1", language="nb"),
         tool_choice="required",
         max_output_tokens=500,
     )
@@ -68,7 +69,7 @@ def test_push_to_talk_is_a_null_not_an_absence() -> None:
     [
         (AgentCapability.VOICE_OUTPUT, ("output_modalities",), ["text"]),
         (AgentCapability.FUNCTION_CALLING, ("tools",), []),
-        (AgentCapability.TRANSCRIPTION, ("audio", "input", "transcription"), UNSET),
+        (AgentCapability.TRANSCRIPTION, ("audio", "input", "transcription"), None),
     ],
 )
 def test_what_it_cannot_do_is_not_asked_for(missing: AgentCapability, path: tuple[str, ...], expected: object) -> None:
@@ -86,10 +87,10 @@ def test_what_it_cannot_do_is_not_asked_for(missing: AgentCapability, path: tupl
         ({"tools": (weather, weather)}, "two tools named 'weather'; rename one"),
         ({"speed": 2.0}, "outside 0.25..1.5"),
         ({"speed": 0.0}, "outside 0.25..1.5"),
-        ({"max_output_tokens": 0}, "None sets no limit"),
-        ({"max_output_tokens": 5000}, "None sets no limit"),
-        ({"capabilities": {AgentCapability.VOICE_INPUT}}, "can neither speak nor write"),
-        ({"capabilities": ()}, "can neither speak nor write"),
+        ({"max_output_tokens": 0}, "None or 'inf' sets no limit"),
+        ({"max_output_tokens": 5000}, "None or 'inf' sets no limit"),
+        ({"capabilities": {AgentCapability.VOICE_INPUT}}, "can neither speak nor write nor transcribe"),
+        ({"capabilities": ()}, "can neither speak nor write nor transcribe"),
     ],
 )
 def test_settings_that_no_server_would_take(settings: dict[str, Any], told: str) -> None:

@@ -14,7 +14,7 @@ from kit import RATE_HZ, Peer, call, call_peer
 from test_session_peer import SPEECH_STARTED, created, delta, done
 from trio_voice import AudioOutputConfig, events
 from trio_voice.barge_in import BargeIn, Speaking
-from trio_voice.channels import EventFanOut, Interrupted, PlaybackItem, Send, ToolItem, UplinkItem
+from trio_voice.channels import CheckText, EventFanOut, Interrupted, PlaybackItem, Send, UplinkItem
 from trio_voice.outbox import Outbox
 from trio_voice.playback_buffer import ItemPosition
 from trio_voice.protocol import (
@@ -28,6 +28,7 @@ from trio_voice.protocol.history import History
 from trio_voice.protocol.server_events import ResponseOutputAudioTranscriptDelta
 from trio_voice.server.scripted import Say, ScriptedBrain, marked_samples, turns_in
 from trio_voice.server_detection import ServerDetection
+from trio_voice.tool_items import ToolItem
 from trio_voice.tracker import ConversationTracker
 
 BURST = 60
@@ -147,7 +148,8 @@ def bench(epoch: int = 1) -> Bench:
     to_tools, _ = trio.open_memory_channel[ToolItem](9)
     to_control, control = trio.open_memory_channel[UplinkItem](9)
     history = History()
-    outbox = Outbox(to_playback, to_tools, EventFanOut(), to_control, is_open=True)
+    to_checks, _ = trio.open_memory_channel[CheckText](9)
+    outbox = Outbox(to_playback, to_tools, EventFanOut(), to_checks, to_control, is_open=True)
     detection = ServerDetection(TurnDetection())
     barge_in = BargeIn(outbox, history, ConversationTracker(history, started_at=0.0), detection, epoch=epoch)
     return Bench(barge_in, control, playback)

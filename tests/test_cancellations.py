@@ -36,22 +36,11 @@ from trio_voice import (
     wire,
 )
 from trio_voice.audio import AudioFormat, Frame
-from trio_voice.channels import (
-    CancelTurn,
-    DropOldest,
-    EndTurn,
-    EventStream,
-    InboxItem,
-    Interrupt,
-    Play,
-    PlaybackItem,
-    RunTool,
-    ToolItem,
-    ToolResult,
-)
+from trio_voice.channels import DropOldest, EndTurn, EventStream, InboxItem, Interrupt, Play, PlaybackItem
 from trio_voice.server.listen import serve_stream
 from trio_voice.server.scripted import Call, Say, ScriptedBrain
 from trio_voice.testing import RecordingSpeaker, ScriptedMicrophone
+from trio_voice.tool_items import CancelTurn, RunTool, ToolItem, ToolResult
 
 INPUT = AudioInputConfig(chunk_ms=50)
 

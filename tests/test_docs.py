@@ -25,8 +25,9 @@ import attrs
 import pytest
 
 import trio_voice
-from trio_voice import channels, errors, liveness, supervisor
+from trio_voice import channels, errors, liveness, mcp_tools, supervisor
 from trio_voice.agent import RealtimeAgent
+from trio_voice.agent_settings import Filler, IdlePrompts
 from trio_voice.config import (
     AgentCapability,
     AudioInputConfig,
@@ -35,11 +36,15 @@ from trio_voice.config import (
     InterruptionPolicy,
     SessionState,
 )
+from trio_voice.dialects import CAPABILITIES, DIALECTS
 from trio_voice.echo import REFERENCE_BLOCKS
 from trio_voice.events import EVENT_NAMES
 from trio_voice.function_tools import FunctionTool
+from trio_voice.protocol.history import HistoryItem
 from trio_voice.session import RealtimeSession
+from trio_voice.tape import TAPE_BLOCKS
 from trio_voice.tracker import ConversationTurn, DeviceMetrics, SessionMetrics, TranscriptLine
+from trio_voice.usage import TokenUsage
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -198,7 +203,15 @@ def test_the_table_of_events_is_complete() -> None:
         assert re.findall(r"\w+", rows[name][2]) == fields, f"fields of {name}"
 
 
-OPTIONS: list[type[Any]] = [ConnectionOptions, AudioInputConfig, AudioOutputConfig, RealtimeAgent, InterruptionPolicy]
+OPTIONS: list[type[Any]] = [
+    ConnectionOptions,
+    AudioInputConfig,
+    AudioOutputConfig,
+    RealtimeAgent,
+    InterruptionPolicy,
+    IdlePrompts,
+    Filler,
+]
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=[options.__name__ for options in OPTIONS])
@@ -243,14 +256,40 @@ def test_the_table_of_channels_says_the_capacities() -> None:
         "control": f"{channels.CONTROL_CAPACITY} items",
         "playback": f"{channels.PLAYBACK_CAPACITY} items",
         "reference": f"{REFERENCE_BLOCKS} blocks",
+        "tape": f"{TAPE_BLOCKS} blocks",
         "tool calls": f"{channels.TOOL_CAPACITY} items",
+        "MCP calls": f"{mcp_tools.CALLS_CAPACITY} items for each",
+        "checks": f"{channels.CHECK_CAPACITY} items",
         "inbox": f"{channels.INBOX_CAPACITY} items",
         "session events": f"{channels.EVENTS_CAPACITY} for each listener",
     }
 
 
+def test_the_table_of_dialects_is_that_of_the_code() -> None:
+    page = "docs/reference/dialects.md"
+    meanings = {row[0]: row[1].strip("`") for row in table_under(page, "What a server may lack")}
+    assert meanings == {name: meaning.strip("`") for name, meaning in CAPABILITIES.items()}
+    rows = {row[0]: row[1:] for row in table_under(page, "The table")}
+    assert list(rows) == list(DIALECTS)
+    for name, dialect in DIALECTS.items():
+        limit = str(dialect.session_limit_min or "")
+        lacks, unknown = (sorted(names.split(", ")) if names else [] for names in rows[name][6:8])
+        model = dialect.model or ("you name it" if dialect.needs_model else "")
+        assert rows[name][:4] == [dialect.url, model, dialect.auth, dialect.shape]
+        assert [rates_told(text) for text in rows[name][4:6]] == [
+            list(dialect.input_rates_hz), list(dialect.output_rates_hz)
+        ]  # fmt: skip
+        assert (lacks, unknown) == (sorted(dialect.lacks), sorted(dialect.unknown))
+        assert rows[name][8:] == ["yes" if dialect.native_resume else "", limit]
+
+
+def rates_told(text: str) -> list[int]:
+    low, is_range, high = text.partition(" to ")
+    return list(range(int(low), int(high) + 1)) if is_range else [int(rate) for rate in text.split(", ")]
+
+
 def test_every_counter_of_drops_is_explained() -> None:
-    session = (ROOT / "src/trio_voice/session.py").read_text(encoding="utf-8")
+    session = (ROOT / "src/trio_voice/session_figures.py").read_text(encoding="utf-8")
     counters = set(re.findall(r'dropped\["(\w+)"\]', session)) | {"frames", "events"}
     rows = table_under("docs/reference/channels.md", "Where drops are counted")
     assert {row[0] for row in rows} == counters
@@ -268,7 +307,7 @@ def test_every_error_is_explained() -> None:
 
 def test_every_method_and_state_of_a_session_is_explained() -> None:
     page = "docs/reference/session.md"
-    public = {name for name in vars(RealtimeSession) if not name.startswith("_")}
+    public = {name for name in dir(RealtimeSession) if not name.startswith("_")}
     rows = table_under(page, "Methods") + table_under(page, "What it shows")
     assert {re.split(r"[(`]", row[0])[0] for row in rows} == public
     assert [row[0] for row in table_under(page, "States")] == [state.value for state in SessionState]
@@ -277,6 +316,8 @@ def test_every_method_and_state_of_a_session_is_explained() -> None:
         ("ConversationTurn", ConversationTurn),
         ("TranscriptLine", TranscriptLine),
         ("DeviceMetrics", DeviceMetrics),
+        ("TokenUsage", TokenUsage),
+        ("HistoryItem", HistoryItem),
     ):
         assert [row[0] for row in table_under(page, heading)] == [field.name for field in attrs.fields(values)]
 
@@ -292,9 +333,10 @@ def test_every_public_name_is_in_the_reference() -> None:
 def test_the_tool_decorator_s_options_are_explained() -> None:
     rows = {row[0]: row[1] for row in table_under("docs/howto/write-a-tool.md", "Options")}
     fields = attrs.fields(FunctionTool)
-    assert set(rows) == {"name", "description", "timeout_s", "on_interrupt"}
-    assert rows["timeout_s"] == repr(fields.timeout_s.default)
-    assert rows["on_interrupt"] == repr(fields.on_interrupt.default).replace("'", '"')
+    options = {field.name: repr(field.default).replace("'", '"') for field in fields}
+    for not_an_option in ("parameters", "function", "accepted"):
+        del options[not_an_option]
+    assert rows == options | {"name": "the function's", "description": "the docstring's"}
 
 
 def test_the_tests_that_prove_the_invariants_exist() -> None:
@@ -326,7 +368,7 @@ def test_every_quantity_that_is_named_exists(page: str) -> None:
 def test_every_dependency_has_its_reason() -> None:
     page = prose_of("docs/discussion/dependencies.md")
     declared = re.findall(r'^ +"([A-Za-z][\w-]*)[=<>~]', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.M)
-    declared += ["pocketsphinx", "espeakng-loader", "pywebrtc-audio"]
+    declared += ["pocketsphinx", "espeakng-loader", "pywebrtc-audio", "opentelemetry-api"]
     assert len(declared) > 20
     for name in declared:
         assert f"| {name} |" in page, f"why is {name} there?"

@@ -334,6 +334,7 @@ def test_a_policy_needs_to_know_what_is_played(echo: EchoPolicy) -> None:
     with pytest.raises(ConfigError, match="sample rate"):
         RealtimeSession(
             RealtimeAgent(),
+            connection=URL,
             microphone=ScriptedMicrophone(),
             speaker=RecordingSpeaker(),
             audio_input=AudioInputConfig(echo=echo, sample_rate_hz=16_000),

@@ -12,9 +12,10 @@ import trio
 
 import trio_voice
 from kit import NO_FADE, RATE_HZ
-from trio_voice import ConnectionOptions, RealtimeAgent, RealtimeSession, WireLost, events, tool
+from trio_voice import ConnectionOptions, RealtimeAgent, RealtimeSession, WireLost, client_secret, events, tool
 from trio_voice.server.listen import serve
 from trio_voice.server.scripted import Call, Say, ScriptedBrain, tone
+from trio_voice.server.server_settings import ServerSettings
 from trio_voice.testing import RecordingSpeaker, ScriptedMicrophone
 
 
@@ -71,6 +72,41 @@ async def test_a_wrong_key_is_refused_with_what_to_do() -> None:
                 pytest.fail("entered")
         assert not refused.value.retryable
         nursery.cancel_scope.cancel()
+
+
+async def test_an_ephemeral_key_over_loopback() -> None:
+    async with trio.open_nursery() as nursery:
+        listening = await nursery.start(
+            lambda task_status: serve(ScriptedBrain([Say("Hi.")]), api_key="secret", task_status=task_status)
+        )
+        options = ConnectionOptions(url=listening.url, model=None, api_key="secret")
+        with trio.fail_after(30):
+            secret = await client_secret(options)
+            theirs = ConnectionOptions(url=listening.url, model=None, api_key=secret.value)
+            async with RealtimeSession(RealtimeAgent(), connection=theirs) as session:
+                assert session.summary()["session_id"]
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.other_shapes("the beta")
+async def test_a_conversation_over_loopback_in_the_beta_s_shape() -> None:
+    settings = ServerSettings(api_key="secret", dialect="trio-voice-beta")
+    brain = ScriptedBrain([[Call("opening_hours", '{"day": "Monday"}')], Say("From nine to five.", 300)])
+    async with trio.open_nursery() as nursery:
+        listening = await nursery.start(lambda task_status: serve(brain, settings=settings, task_status=task_status))
+        session = RealtimeSession(
+            RealtimeAgent(tools=[opening_hours]),
+            connection=ConnectionOptions(url=listening.url, dialect="trio-voice-beta", api_key="secret"),
+            speaker=RecordingSpeaker(),
+        )
+        stream = session.events()
+        with trio.fail_after(30):
+            async with session:
+                await session.send_text("When are you open on Monday?")
+                await stream.wait_for(events.PlaybackEnd)
+                assert session.transcript()[-1].text == "From nine to five."
+        nursery.cancel_scope.cancel()
+    assert brain.requests[1].items[-1].output == "nine to five on Monday"
 
 
 async def test_nobody_there_is_said_plainly() -> None:

@@ -23,6 +23,7 @@ OUTCOMES = {
         r"turn 2: schedule_callback\(",
     ),
     "embedding.py": (r"agent: .*packed", r"warehouse: ORD-12345 is shipped\n(.*\n)*agent: .*shipped", r"closed\n$"),
+    "handoff.py": (r"\(Desk → Billing\)", r"Billing: .*red chair", r"Desk called billing"),
     "push_to_talk.py": (r"interrupted after [1-3]\.\d s", r"user: .*count from one to twenty", r"agent: One, two"),
     "recorder.py": (r"user: .*[Ww]eather", r"agent: ", r"conversation\.wav, journal\.jsonl, transcript\.txt"),
     "text_only.py": (r"agent: .*shipped",),

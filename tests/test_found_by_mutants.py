@@ -11,8 +11,9 @@ from kit import Peer, call_peer
 from test_session_peer import SPEECH_STARTED, created, delta
 from trio_voice import events, tool, tools
 from trio_voice.audio import AudioFormat
-from trio_voice.channels import InboxItem, RunTool, ToolItem, ToolStarted
+from trio_voice.channels import InboxItem
 from trio_voice.playback_buffer import Insertion, PlaybackBuffer
+from trio_voice.tool_items import RunTool, ToolItem, ToolStarted
 
 FORMAT = AudioFormat("pcm16", 24_000)
 

@@ -14,15 +14,22 @@ ROOT = Path(trio_voice.__file__).parent
 
 CORE_MODULES = {
     "audio", "errors", "config", "events", "playback_buffer", "agent", "function_tools", "tracker",
+    "agent_tool", "tool_schema", "tool_items",
     "protocol", "logs", "restart_policy", "tool_ledger", "utterances", "gain", "jitter", "tracks",
-    "interruption", "voice_activity", "frame_filters", "echo", "server_detection", "text_frames",
+    "mcp_servers", "dialects", "output_rate",
+    "tape", "interruption", "voice_activity", "frame_filters", "echo", "server_detection", "text_frames",
+    "agent_settings", "agent_in_charge",
+    "guardrail_functions", "handoff_tools",
+    "pauses", "usage", "history_export",
 }  # fmt: skip
 ACTOR_MODULES = {
     "channels", "capture", "uplink", "downlink", "conversation", "playback", "tools", "supervisor", "session",
-    "journal", "voice_agent", "barge_in", "device_recovery",
-    "tool_calls",
-    "conversation_view", "answers", "commands",
+    "loop_watch", "turn_reports", "session_figures", "journal", "voice_agent", "barge_in", "device_recovery",
+    "tool_calls", "hosted_calls", "mcp_tools", "tool_offer", "history_edits", "session_history", "drop_oldest",
+    "conversation_view", "conversation_parts", "connections", "answers", "commands",
     "microphone_gate",
+    "event_streams", "guardrails", "guarding", "handoffs",
+    "agent_change", "initiative",
     "liveness", "outbox", "user_turn", "asking", "resumption", "transcripts", "__init__",
 }  # fmt: skip
 
@@ -34,6 +41,11 @@ ONLY_IMPORTER = {
     "trio_websocket": {"wire.py", "server/listen.py"},
     "soxr": {"audio.py"},
     "pywebrtc_audio": {"devices/webrtc.py"},
+    "opentelemetry": {"otel.py"},
+    "mcp": {"mcp_client.py", "mcp_process.py"},
+    "anyio": {"mcp_process.py"},
+    "starlette": {"devices/line_server.py"},
+    "hypercorn": {"devices/line_server.py"},
 }
 """One file per outside thing."""
 
@@ -79,7 +91,8 @@ def violations(module: str, source: str) -> list[str]:
             wire_of_supervisor = target == "wire" and module == "supervisor.py"
             # Made where it is configured, and loaded only there: who asks for neither needs no extra.
             extras_of_session = module == "session.py" and name.startswith(EXTRAS)
-            allowed_outward = protocols_of_devices or wire_of_supervisor or extras_of_session
+            client_of_tools = module == "mcp_tools.py" and name.startswith("trio_voice.mcp_client")
+            allowed_outward = protocols_of_devices or wire_of_supervisor or extras_of_session or client_of_tools
             if ring_of(target) not in inner and not allowed_outward:
                 wrong.append(f"{module} ({ring}) imports {name} ({ring_of(target)})")
         elif top not in sys.stdlib_module_names:

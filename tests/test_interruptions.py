@@ -424,3 +424,14 @@ async def test_an_answer_that_begins_while_the_user_speaks_is_not_interrupted_by
         await on.session.respond()
         await on.next(events.PlaybackEnd)
         assert on.session.metrics.interruption_count == 0
+
+
+async def test_after_an_interruption_the_turn_is_over(autojump_clock: MockClock) -> None:
+    """Nothing is made or played: a rotation need not wait for the next answer, and pings are as rare as told."""
+    async with call(ScriptedBrain([Say("A long story.", 5000)]), listening=False) as on:
+        await on.session.respond()
+        await on.next(events.PlaybackStart)
+        assert on.session._view.turn_in_progress
+        await on.session.interrupt()
+        await trio.testing.wait_all_tasks_blocked()
+        assert not on.session._view.turn_in_progress

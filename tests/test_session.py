@@ -70,7 +70,7 @@ async def test_states_and_events_come_in_order(autojump_clock: MockClock) -> Non
                 names.append(event.name)
                 if isinstance(event, events.PlaybackEnd):
                     break
-        assert [name for name in names if name != "transcript"] == [
+        assert [name for name in names if name not in ("transcript", "history")] == [
             "connected",
             "listening_started",
             "speech_start",
@@ -82,7 +82,7 @@ async def test_states_and_events_come_in_order(autojump_clock: MockClock) -> Non
         ]
         assert on.session.state is SessionState.LISTENING
     assert on.session.summary()["state"] == "disconnected"
-    assert [event.name async for event in on.events] == ["disconnected"]
+    assert [event.name async for event in on.events] == ["turn_metrics", "disconnected"]
 
 
 async def test_barge_in_silences_the_turn_and_the_next_one_is_whole(autojump_clock: MockClock) -> None:

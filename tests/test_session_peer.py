@@ -6,13 +6,16 @@ import base64
 import json
 from typing import Any
 
+import attrs
+import numpy as np
 import pytest
 import trio
 from trio.testing import MockClock
 
 from kit import RATE_HZ, Peer, call, call_peer
 from trio_voice import ConfigError, ConnectionOptions, RealtimeAgent, WireLost, events, tool
-from trio_voice.server.scripted import ScriptedBrain, marked_samples, turns_in
+from trio_voice.dialects import DIALECTS
+from trio_voice.server.scripted import ScriptedBrain, marked_samples, tone, turns_in
 from trio_voice.testing import RecordingSpeaker
 
 
@@ -343,3 +346,98 @@ async def test_a_speaker_that_fails_ends_the_session_with_its_error(autojump_clo
     with pytest.RaisesGroup(pytest.RaisesExc(DeviceError, match="no loudspeaker")):
         async with call(ScriptedBrain(), speaker=Broken()):
             pytest.fail("entered a session without its speaker")
+
+
+async def test_sound_at_another_rate_is_heard_whole_at_the_session_s(autojump_clock: MockClock) -> None:
+    """vLLM-omni names the rate with each piece, and calls the sound `audio`."""
+    spoken = tone(440, 1000, 16_000)
+
+    async def serve(peer: Peer) -> None:
+        await peer.configure()
+        await peer.send(created("r1"))
+        for start in range(0, len(spoken), 1600):
+            piece = base64.b64encode(spoken[start : start + 1600].tobytes()).decode()
+            await peer.send(
+                {
+                    "type": "response.audio.delta",
+                    "response_id": "r1",
+                    "item_id": "item_r1",
+                    "audio": piece,
+                    "sample_rate_hz": 16_000,
+                }
+            )
+        await peer.send({"type": "response.audio.done", "response_id": "r1", "item_id": "item_r1"}, done("r1"))
+        await peer.drain()
+
+    async with call_peer(serve) as on:
+        await on.next(events.PlaybackEnd)
+        heard = np.trim_zeros(on.heard)
+        assert len(heard) == pytest.approx(RATE_HZ, abs=RATE_HZ // 100), "one second"
+        crossings = int((np.diff(np.signbit(heard)) != 0).sum())
+        assert crossings == pytest.approx(880, abs=10), "440 Hz, as it was spoken"
+
+
+@pytest.mark.parametrize("retried", [False, True])
+async def test_a_model_that_cannot_be_loaded_is_told_in_the_server_s_words(
+    retried: bool, autojump_clock: MockClock
+) -> None:
+    """LocalAI says so in place of `session.created`."""
+    connections: list[Peer] = []
+
+    async def serve(peer: Peer) -> None:
+        connections.append(peer)
+        if retried and len(connections) == 1:
+            await peer.configure()
+            await peer.socket.aclose(1011, "crashed")
+            return
+        error = {"type": "invalid_request_error", "code": "model_load_error", "message": "Failed to load model: no tts"}
+        await peer.send({"type": "error", "error": error})
+        await peer.drain()
+
+    connection = ConnectionOptions(url="ws://memory/v1/realtime", dialect="localai", model="gpt-realtime")
+    refused = pytest.RaisesExc(WireLost, match="Failed to load model: no tts", check=lambda lost: not lost.retryable)
+    with pytest.RaisesGroup(refused):
+        async with call_peer(serve, connection=connection):
+            await trio.sleep_forever()
+    assert len(connections) == (2 if retried else 1), "asking again would not help"
+
+
+async def test_words_that_come_as_a_whole_replace_those_before(autojump_clock: MockClock) -> None:
+    """xAI tells all of the user's words each time, and corrects itself."""
+    kind = "conversation.item.input_audio_transcription"
+
+    async def serve(peer: Peer) -> None:
+        await peer.configure()
+        for words in ("Hello", "Hello, my", "Hello, my name is"):
+            await peer.send({"type": f"{kind}.updated", "item_id": "item_user", "transcript": words})
+        await peer.send({"type": f"{kind}.updated", "item_id": "item_user", "transcript": "Yellow, my name is"})
+        await peer.send({"type": f"{kind}.completed", "item_id": "item_user", "transcript": "Hello, my name is Bo."})
+        await peer.drain()
+
+    async with call_peer(serve) as on:
+        told = [await on.next(events.Transcript) for _ in range(5)]
+        assert [event.text for event in told] == [
+            "Hello", "Hello, my", "Hello, my name is", "Yellow, my name is", "Hello, my name is Bo.",
+        ]  # fmt: skip
+        assert [event.delta for event in told] == ["Hello", ", my", " name is", "", ""], "what is new, where it goes on"
+        assert [event.final for event in told] == [False] * 4 + [True]
+        assert [line.text for line in on.session.transcript()] == ["Hello, my name is Bo."]
+
+
+@pytest.mark.other_shapes("Qwen's")
+async def test_a_limit_that_only_the_dialect_knows_is_kept(autojump_clock: MockClock) -> None:
+    """The server says nothing of an end: the session moves before that of the table."""
+    opened_at: list[float] = []
+
+    async def serve(peer: Peer) -> None:
+        opened_at.append(trio.current_time())
+        await peer.configure()
+        await peer.drain()
+
+    began_at = trio.current_time()
+    dialect = attrs.evolve(DIALECTS["qwen"], session_limit_min=4)
+    connection = ConnectionOptions(url="ws://memory/v1/realtime", dialect=dialect, model="m")
+    async with call_peer(serve, connection=connection) as on:
+        await trio.sleep(3 * 60)
+        assert on.session.connection_state.value == "connected"
+    assert [round((at - began_at) / 60) for at in opened_at] == [0, 2]

@@ -22,3 +22,16 @@ def test_a_call_begins_once_and_its_first_result_stands(done: list[tuple[str, st
                 results.setdefault(call_id, output)
     assert ledger.results == {call_id: results.get(call_id) for call_id in begun}
     assert ledger.running is (begun != set(results))
+
+
+def test_nobody_waits_for_a_call_that_was_forgotten() -> None:
+    ledger = ToolLedger()
+    ledger.begin("one")
+    ledger.begin("other")
+    ledger.forget("one")
+    assert ledger.running
+    ledger.finish("other", "found")
+    assert not ledger.running
+    assert ledger.finish("one", "too late"), "its end is recorded all the same"
+    ledger.forget("other")
+    assert not ledger.is_forgotten("other"), "what has ended needs no forgetting"

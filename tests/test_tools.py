@@ -13,8 +13,9 @@ from hypothesis import given, strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_voice import tools
-from trio_voice.channels import CancelTurn, InboxItem, RunTool, ToolItem, ToolResult, ToolStarted
+from trio_voice.channels import InboxItem
 from trio_voice.function_tools import FunctionTool, tool
+from trio_voice.tool_items import CancelTurn, RunTool, ToolItem, ToolResult, ToolStarted
 
 
 @tool
@@ -271,6 +272,7 @@ async def test_a_plain_function_always_finishes_and_its_result_is_told() -> None
         nursery.start_soon(execute)
         send.send_nowait(RunTool(1, "call_1", "plain", "{}"))
         assert isinstance(await results.receive(), ToolStarted)
+        await wait_all_tasks_blocked()
         send.send_nowait(CancelTurn(1))
         await wait_all_tasks_blocked()
         may_finish.set()

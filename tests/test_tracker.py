@@ -7,7 +7,7 @@ from hypothesis import given, strategies as st
 
 from trio_voice.protocol import ContentPart, Item, server_events as on
 from trio_voice.protocol.history import History
-from trio_voice.tracker import ConversationTracker, ToolUse, TranscriptLine
+from trio_voice.tracker import ConversationTracker, Readings, ToolUse, TranscriptLine
 
 
 class Talk:
@@ -63,7 +63,7 @@ def test_latency_is_from_the_end_of_speech_to_the_first_sample_of_the_answer() -
     first, second = talk.tracker.turns()
     assert first.latency_ms == pytest.approx(500)
     assert second.latency_ms == pytest.approx(400)
-    metrics = talk.tracker.metrics(110.0, {"frames": 3})
+    metrics = talk.tracker.metrics(110.0, Readings({"frames": 3}))
     assert metrics.average_latency_ms == pytest.approx(450)
     assert (metrics.started_at, metrics.duration_s, metrics.turn_count) == (100, 10, 2)
     assert (metrics.audio_duration_ms, metrics.interruption_count, dict(metrics.dropped)) == (3500, 0, {"frames": 3})
@@ -72,7 +72,7 @@ def test_latency_is_from_the_end_of_speech_to_the_first_sample_of_the_answer() -
 def test_an_empty_conversation_has_figures_too() -> None:
     talk = Talk()
     talk.tracker.close(101.0)
-    metrics = talk.tracker.metrics(101.0, {})
+    metrics = talk.tracker.metrics(101.0, Readings())
     assert (metrics.turn_count, metrics.average_latency_ms, metrics.audio_duration_ms) == (0, None, 0)
     assert talk.tracker.turns() == []
     assert talk.tracker.transcript() == []
@@ -112,7 +112,7 @@ def test_after_a_barge_in_the_transcript_holds_what_was_heard() -> None:
     ]
     assert [turn.interrupted for turn in talk.tracker.turns()] == [False, True, False]
     assert talk.tracker.turns()[1].agent_transcript == "You are"
-    assert talk.tracker.metrics(110.0, {}).interruption_count == 1
+    assert talk.tracker.metrics(110.0, Readings()).interruption_count == 1
 
 
 def test_an_interruption_is_that_of_the_turn_that_was_answered_not_of_the_one_that_interrupts() -> None:
@@ -154,7 +154,7 @@ def test_a_tool_that_ends_in_a_later_turn_belongs_to_the_one_that_called() -> No
         (ToolUse("call_1", "refund", '{"order": 1}', "done", duration_ms=2000.0),),
         (),
     ]
-    assert talk.tracker.metrics(110.0, {}).tool_call_count == 1
+    assert talk.tracker.metrics(110.0, Readings()).tool_call_count == 1
 
 
 def test_a_tool_that_was_never_begun_is_recorded_when_it_is_answered() -> None:

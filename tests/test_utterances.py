@@ -16,6 +16,7 @@ from test_session_peer import created, delta, done
 from trio_voice import AudioInputConfig, ConnectionOptions, RealtimeAgent, WireLost, events, tool
 from trio_voice.audio import PCM16_24K
 from trio_voice.protocol import TurnDetection
+from trio_voice.protocol.history import History
 from trio_voice.server.scripted import Say, ScriptedBrain, tone
 from trio_voice.utterances import CARRIED_FOR_S, SentAudio, Utterances
 
@@ -46,7 +47,7 @@ def test_what_is_held_is_what_was_sent_there(chunk_samples: list[int], is_needed
 
 
 def test_an_utterance_longer_than_what_is_kept_is_counted_as_lost() -> None:
-    utterances, sent = Utterances(push_to_talk=False), SentAudio(PCM16_24K, capacity_ms=1000)
+    utterances, sent = Utterances(False, History().new_id), SentAudio(PCM16_24K, capacity_ms=1000)
     utterances.connect(sent)
     utterances.began(0)
     for _ in range(60):
@@ -57,7 +58,7 @@ def test_an_utterance_longer_than_what_is_kept_is_counted_as_lost() -> None:
 
 
 def test_of_many_the_latest_are_kept_within_the_capacity() -> None:
-    utterances, sent = Utterances(push_to_talk=True), SentAudio(PCM16_24K, capacity_ms=1000)
+    utterances, sent = Utterances(True, History().new_id), SentAudio(PCM16_24K, capacity_ms=1000)
     utterances.connect(sent)
     for number in range(5):
         sent.append(bytes([number]) * 48 * 400)
@@ -69,7 +70,7 @@ def test_of_many_the_latest_are_kept_within_the_capacity() -> None:
 
 
 def test_a_commit_that_was_refused_is_no_utterance() -> None:
-    utterances, sent = Utterances(push_to_talk=True), SentAudio(PCM16_24K, capacity_ms=1000)
+    utterances, sent = Utterances(True, History().new_id), SentAudio(PCM16_24K, capacity_ms=1000)
     utterances.connect(sent)
     sent.append(bytes(480))
     sent.commit()
@@ -122,7 +123,7 @@ async def test_it_is_not_given_again_once_its_words_are_known(autojump_clock: Mo
 
 async def test_without_transcription_the_sound_is_the_memory(autojump_clock: MockClock) -> None:
     brain = ScriptedBrain([Say("Yes.", 300), Say("Still here.", 300)], ["Are you there?", "Are you there?"])
-    async with call(brain, RealtimeAgent(transcription_model=None)) as on:
+    async with call(brain, RealtimeAgent(transcription=None)) as on:
         await on.speak()
         await on.next(events.PlaybackEnd)
         await on.drop()

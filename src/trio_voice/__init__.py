@@ -13,9 +13,9 @@ The signal path, in the order in which sound travels:
     supervisor     the connection's nursery
     session        all of it together: start reading there
 
-Around it: `protocol/` (the Realtime API without I/O), `agent` and `function_tools`, `config`, `events`, `errors`,
-`channels` (the channel table), `tracker`, `journal`, `picture/`; `server/` (the same protocol from the other side),
-`testing/`, `cli`, `demo/`.
+Around it: `protocol/` (the Realtime API without I/O), `agent`, `agent_settings`, `function_tools`, `config`, `events`,
+`errors`, `channels` (the channel table), `tracker`, `logs`, `loop_watch`, `journal`, `picture/`; `server/` (the same
+protocol from the other side), `testing/`, `cli`, `demo/`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,29 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from trio_voice.voice_agent import VoiceAgent as VoiceAgent
     from trio_voice.agent import RealtimeAgent as RealtimeAgent
+    from trio_voice.agent_settings import (
+        Filler as Filler,
+        IdlePrompts as IdlePrompts,
+        Prompt as Prompt,
+        RetentionRatio as RetentionRatio,
+        Tracing as Tracing,
+    )
+    from trio_voice.agent_tool import AgentTool as AgentTool, ToolContext as ToolContext, silent as silent
     from trio_voice.function_tools import FunctionTool as FunctionTool, tool as tool
+    from trio_voice.mcp_servers import (
+        HostedMcpTool as HostedMcpTool,
+        McpServerHttp as McpServerHttp,
+        McpServerStdio as McpServerStdio,
+    )
+    from trio_voice.guardrail_functions import (
+        GuardrailContext as GuardrailContext,
+        InputGuardrail as InputGuardrail,
+        OutputGuardrail as OutputGuardrail,
+        Trip as Trip,
+        input_guardrail as input_guardrail,
+        output_guardrail as output_guardrail,
+    )
+    from trio_voice.handoff_tools import Handoff as Handoff, handoff as handoff
     from trio_voice.session import RealtimeSession as RealtimeSession
     from trio_voice.config import (
         AgentCapability as AgentCapability,
@@ -37,6 +59,7 @@ if TYPE_CHECKING:
         InterruptionPolicy as InterruptionPolicy,
         SessionState as SessionState,
     )
+    from trio_voice.client_secrets import ClientSecret as ClientSecret, client_secret as client_secret
     from trio_voice.audio import AudioFormat as AudioFormat, Frame as Frame
     from trio_voice.tracker import (
         ConversationTracker as ConversationTracker,
@@ -45,11 +68,18 @@ if TYPE_CHECKING:
         ToolUse as ToolUse,
         TranscriptLine as TranscriptLine,
     )
+    from trio_voice.protocol.history import HistoryItem as HistoryItem
+    from trio_voice.usage import Prices as Prices, TokenUsage as TokenUsage
+    from trio_voice.loop_watch import LoopWatch as LoopWatch
     from trio_voice.errors import (
         ConfigError as ConfigError,
         DeviceError as DeviceError,
         EngineMissing as EngineMissing,
+        HistoryError as HistoryError,
+        JournalError as JournalError,
+        McpServerError as McpServerError,
         SessionEnded as SessionEnded,
+        ToolArgumentsError as ToolArgumentsError,
         ToolSchemaError as ToolSchemaError,
         TrioVoiceError as TrioVoiceError,
         WireLost as WireLost,
@@ -58,7 +88,19 @@ if TYPE_CHECKING:
 _PUBLIC = {
     "voice_agent": ("VoiceAgent",),
     "agent": ("RealtimeAgent",),
+    "agent_settings": ("Filler", "IdlePrompts", "Prompt", "RetentionRatio", "Tracing"),
+    "agent_tool": ("AgentTool", "ToolContext", "silent"),
     "function_tools": ("FunctionTool", "tool"),
+    "mcp_servers": ("HostedMcpTool", "McpServerHttp", "McpServerStdio"),
+    "guardrail_functions": (
+        "GuardrailContext",
+        "InputGuardrail",
+        "OutputGuardrail",
+        "Trip",
+        "input_guardrail",
+        "output_guardrail",
+    ),
+    "handoff_tools": ("Handoff", "handoff"),
     "session": ("RealtimeSession",),
     "config": (
         "AgentCapability",
@@ -69,13 +111,21 @@ _PUBLIC = {
         "InterruptionPolicy",
         "SessionState",
     ),
+    "client_secrets": ("ClientSecret", "client_secret"),
     "audio": ("AudioFormat", "Frame"),
     "tracker": ("ConversationTracker", "ConversationTurn", "SessionMetrics", "ToolUse", "TranscriptLine"),
+    "protocol.history": ("HistoryItem",),
+    "usage": ("Prices", "TokenUsage"),
+    "loop_watch": ("LoopWatch",),
     "errors": (
         "ConfigError",
         "DeviceError",
         "EngineMissing",
+        "HistoryError",
+        "JournalError",
+        "McpServerError",
         "SessionEnded",
+        "ToolArgumentsError",
         "ToolSchemaError",
         "TrioVoiceError",
         "WireLost",

@@ -12,17 +12,18 @@ from typing import Literal, TypeAlias, TypeGuard
 import attrs
 
 from trio_voice import events
-from trio_voice.channels import CancelTurn, Command, Interrupt, Interrupted
+from trio_voice.channels import Command, Interrupt, Interrupted
 from trio_voice.logs import log
 from trio_voice.outbox import Outbox
 from trio_voice.playback_buffer import ItemPosition
-from trio_voice.protocol import ConversationItemCreate, ConversationItemDelete, Item
+from trio_voice.protocol import ConversationItemCreate, ConversationItemDelete, Item, OutputAudioBufferClear
 from trio_voice.protocol.history import History
 from trio_voice.protocol.truncation import plan_truncation
 from trio_voice.server_detection import ServerDetection
+from trio_voice.tool_items import CancelTurn
 from trio_voice.tracker import ConversationTracker
 
-Cause: TypeAlias = Literal["speech", "manual"]
+Cause: TypeAlias = Literal["speech", "manual", "guardrail"]
 
 
 @attrs.define(eq=False)
@@ -35,12 +36,18 @@ class Speaking:
     """The connection that it is made on: another's server knows nothing of it."""
     item_ids: list[str] = attrs.Factory(list)
     """Its messages."""
+    begun: bool = False
+    """A piece of its voice or text has come."""
     done: bool = False
     """The server will send no more of it."""
     played: bool = False
     """All of it was heard."""
+    is_verbatim: bool = False
+    """It says words that were given to it, and answers nothing."""
     cancelled_there: bool = False
     """The server has cancelled it by itself."""
+    sounds_elsewhere: bool = False
+    """The server is playing it: the sound of a call is not ours."""
 
 
 @attrs.define(eq=False)
@@ -54,7 +61,8 @@ class BargeIn:
     floor: int = 0
     """Turns at or below it were interrupted."""
     hushed: int = 0
-    """Turns at or below it were interrupted by command: what their tools find is told the model, but not spoken of."""
+    """Turns at or below it were interrupted by command, or a guardrail: what their tools find is told the model, but
+    not spoken of."""
     complete_items: set[str] = attrs.Factory(set)
     """Items of which the server has sent all, and which are not yet played."""
     waiting: list[Command] = attrs.Factory(list)
@@ -70,24 +78,29 @@ class BargeIn:
         """Whether it is being made or played, and was not interrupted."""
         return speaking is not None and speaking.turn > self.floor and not (speaking.done and speaking.played)
 
-    def interrupt(self, speaking: Speaking | None, cause: Cause, *, reported: bool = False) -> bool:
+    def interrupt(
+        self, speaking: Speaking | None, cause: Cause, *, whole: bool = False, reported: bool = False
+    ) -> bool:
         """Retire the turn that is being made or played. Returns whether there was one.
 
+        `whole`: with all before it, tools too, even if it only said words that were given to it.
         `reported`: the server told of the speech that is the cause; it may have cancelled its response by itself.
         """
         if not self.is_sounding(speaking):
             return False
         speaking.cancelled_there = reported and self.detection.interrupts
         self.floor = speaking.turn
-        if cause == "manual":
-            self.hushed = speaking.turn
         self._silencing[speaking.turn] = (speaking, cause)
         self.outbox.fan_out.discard_audio(speaking.turn)
-        self.outbox.run_tool(CancelTurn(speaking.turn))
+        if whole or not speaking.is_verbatim:  # who talks over a filler does not mean the tool behind it
+            self.outbox.run_tool(CancelTurn(speaking.turn))
+            self.hushed = speaking.turn if cause != "speech" else self.hushed
         if self.outbox.speaks:
             self.outbox.play(Interrupt(speaking.turn))
         else:
             self.silenced(Interrupted(speaking.turn, (), 0.0), speaking)
+            if self.outbox.dialect.sound_is_elsewhere and not speaking.cancelled_there:
+                self.outbox.send(OutputAudioBufferClear())
         return True
 
     def item_added(self, turn: int, item_id: str, speaking: Speaking | None) -> None:
@@ -112,9 +125,10 @@ class BargeIn:
             self._cut_server_s_record(
                 news.positions, unheard_items=unheard_items, cancel=active and not interrupted.cancelled_there
             )
-        self.tracker.agent_played(self.outbox.now, sum(position.heard_ms for position in news.positions))
+        heard_ms = sum(position.heard_ms for position in news.positions)
+        self.tracker.agent_played(self.outbox.now, heard_ms, news.underruns)
         self._cut_record(news.positions, unheard_items)
-        if active or news.discarded_ms > 0:
+        if active or news.discarded_ms > 0 or (interrupted is not None and interrupted.sounds_elsewhere):
             self._report(news, cause)
         self._restore(set(self.unrestored))
         if not self.under_way:
@@ -126,6 +140,12 @@ class BargeIn:
     def under_way(self) -> bool:
         """Playback has yet to say that it is silent."""
         return bool(self._silencing)
+
+    def is_open(self, item_id: str, speaking: Speaking | None) -> bool:
+        """Whether it is still to be seen how much of this message is heard."""
+        answers = [interrupted for interrupted, _ in self._silencing.values()]
+        answers += [speaking] if self.is_sounding(speaking) else []
+        return any(item_id in answer.item_ids for answer in answers)
 
     def played(self, positions: Collection[ItemPosition], speaking: Speaking | None) -> None:
         """All of these was heard; with that, if `speaking` is over, all there is.
@@ -158,7 +178,9 @@ class BargeIn:
             if entry is not None and entry.heard_text.strip():
                 item = Item.assistant_text(entry.heard_text.strip(), id=item_id)
                 if self.epoch:  # or else it will be told with all the rest
-                    self.outbox.send(ConversationItemCreate(item=item))
+                    before = self.history.told_before(item_id)
+                    self.history.untold.discard(item_id)
+                    self.outbox.send(ConversationItemCreate(item=item, previous_item_id=before))
 
     def _cut_server_s_record(
         self, positions: Iterable[ItemPosition], *, unheard_items: Iterable[str] = (), cancel: bool = False

@@ -6,13 +6,23 @@ Core ring: values only. Every limit is checked here, before anything is opened o
 from __future__ import annotations
 
 import enum
+import re
 from typing import Any, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 import attrs
 
 from trio_voice.audio import AudioFormat
+from trio_voice.dialects import DIALECTS, Dialect, dialect_named
 from trio_voice.errors import ConfigError
+
+
+def url_shown(url: str) -> str:
+    """An address for people: without its parameters and whoever logs in with it, where a key may be."""
+    scheme, _, rest = url.partition("://")
+    place = re.split(r"[?#]", rest, maxsplit=1)[0]
+    host, slash, path = place.partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
 
 
 def _in_range(low: float, high: float, hint: str) -> Any:
@@ -57,6 +67,8 @@ class ConnectionState(enum.Enum):
     CONNECTED = "connected"
     RECONNECTING = "reconnecting"
 
+
+OPENAI_HOST = urlsplit(DIALECTS["openai"].url).hostname
 
 EchoPolicy: TypeAlias = Literal["off", "gate", "aec"]
 
@@ -190,12 +202,19 @@ class InterruptionPolicy:
 class ConnectionOptions:
     """Where the server is and how long to wait for it."""
 
-    url: str = "wss://api.openai.com/v1/realtime"
-    model: str | None = "gpt-realtime-2.1"
+    dialect: Dialect | None = attrs.field(default=None, converter=dialect_named)
+    """Which kind of server, by name (see `dialects.py`), or a row of your own. None: OpenAI at its own address,
+    elsewhere a server that has all of the protocol."""
+    url: str = attrs.field(
+        default=attrs.Factory(lambda self: (self.dialect or DIALECTS["openai"]).url, takes_self=True),
+        repr=lambda url: repr(url_shown(url)),
+    )
+    model: str | None = attrs.Factory(lambda self: (self.dialect or DIALECTS["openai"]).model, takes_self=True)
     """Sent as the `model` parameter of the URL; `None` leaves the URL as it is."""
+    call_id: str | None = None
+    """Of a WebRTC or SIP call whose sound is elsewhere: the session controls it, and plays and hears nothing itself."""
     api_key: str | None = attrs.field(default=None, repr=False)
-    """Sent as a bearer token; with `azure=True` in the `api-key` header."""
-    azure: bool = False
+    """Shown as the dialect has it: mostly as a bearer token."""
     headers: tuple[tuple[str, str], ...] = attrs.field(default=(), repr=False)
     auto_reconnect: bool = True
     """After a loss that may pass. The first connection is not retried: its failure is the application's to see."""
@@ -208,7 +227,9 @@ class ConnectionOptions:
     """How long before the server's own limit a new connection takes over, between two turns (rotation)."""
     response_timeout_ms: int = attrs.field(default=30_000, validator=_in_range(100, 600_000, "30000 is usual"))
     """An answer that was promised and of which nothing comes for this long means that the server hangs."""
-    native_resume: bool = False
+    native_resume: bool = attrs.Factory(
+        lambda self: self.call_id is not None or bool(self.dialect and self.dialect.native_resume), takes_self=True
+    )
     """The server keeps a conversation whose connection was lost and takes it up again by its id (xAI does): a new
     connection asks for it with `conversation_id`, and is told only what the server has not confirmed."""
     connect_timeout_ms: int = attrs.field(default=10_000, validator=_in_range(10, 120_000, "10000 is usual"))
@@ -217,12 +238,28 @@ class ConnectionOptions:
     """A ping not answered in this time, with nothing else received, means that the connection is dead. While a turn is
     in progress both are two seconds at most."""
 
+    @property
+    def names_model(self) -> bool:
+        """Whether the URL will say which model, or which call."""
+        return self.model is not None or self.call_id is not None or "model=" in urlsplit(self.url).query
+
+    @property
+    def server(self) -> Dialect:
+        """What is known of the server that this leads to."""
+        row = self.dialect
+        if row is None:
+            row = DIALECTS["openai" if urlsplit(self.url).hostname == OPENAI_HOST else "trio-voice"]
+        return attrs.evolve(row, sound_is_elsewhere=True) if self.call_id is not None else row
+
     def __attrs_post_init__(self) -> None:
+        shown = url_shown(self.url)
+        if "{" in self.url:
+            raise ConfigError(f"url={shown!r} is a pattern: pass a url in which the part in braces is filled in")
         if not self.url.startswith(("ws://", "wss://")):
-            raise ConfigError(f"url={self.url!r} is not a WebSocket address; it must begin with ws:// or wss://")
+            raise ConfigError(f"url={shown!r} is not a WebSocket address; it must begin with ws:// or wss://")
         try:
             named = urlsplit(self.url).hostname is not None and urlsplit(self.url).port != 0
         except ValueError:
             named = False
         if not named:
-            raise ConfigError(f"url={self.url!r} names no host or no possible port; it looks like ws://HOST:PORT/PATH")
+            raise ConfigError(f"url={shown!r} names no host or no possible port; it looks like ws://HOST:PORT/PATH")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import attrs
 import trio
 
 from trio_voice.config import SessionState
+from trio_voice.logs import LogContext
 from trio_voice.protocol.history import History
-from trio_voice.tracker import ConversationTracker
+from trio_voice.tracker import ConversationTracker, Readings
 
 
 @attrs.define(eq=False)
@@ -32,6 +35,11 @@ class ConversationView:
     """Somebody speaks, or an answer or a tool's result is awaited."""
     awaiting_server: bool = False
     """The server owes a response, or the rest of one."""
+    log_context: LogContext = attrs.Factory(LogContext)
+    readings: Callable[[], Readings] = Readings
+    """What the parts of the session have counted; the session's, and for the conversation to read."""
+    readings_told: Readings = attrs.Factory(Readings)
+    """As they were when a turn was last over."""
 
     @property
     def state(self) -> SessionState:

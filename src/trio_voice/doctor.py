@@ -25,6 +25,7 @@ EXTRAS = {
     "local": "the offline speech stack of the local server",
     "fallback": "a small stand-in for it, where [local] has no wheel",
     "aec": "echo cancellation, noise suppression and automatic gain for the microphone",
+    "otel": "spans and metrics for OpenTelemetry",
     "plot": "pictures of timelines",
 }
 """The extras of the distribution, and what each is for."""

@@ -15,10 +15,16 @@ import trio
 
 from trio_voice.channels import EventFanOut, FromServer, InboxItem, Play, PlaybackItem, offer
 from trio_voice.errors import WireLost
+from trio_voice.output_rate import OutputRate
 from trio_voice.protocol import (
+    ErrorEvent,
+    RemoteProtocolError,
     ResponseOutputAudioDelta,
+    ResponseOutputAudioDone,
+    ServerEvent,
     SessionConfig,
     SessionUpdated,
+    UnknownEvent,
     decode_server_event,
 )
 from trio_voice.protocol.server_events import ConversationCreated
@@ -26,6 +32,13 @@ from trio_voice.protocol.turns import TurnNumbers
 
 if TYPE_CHECKING:
     from trio_voice.wire import Wire
+
+
+REFUSALS = {"model_load_error", "invalid_pipeline", "beta_api_shape_disabled"}
+"""Errors in place of `session.created`, after which nothing comes (LocalAI, and OpenAI's end of the beta)."""
+
+
+SOUND = (ResponseOutputAudioDelta, ResponseOutputAudioDone)
 
 
 @attrs.define(eq=False)
@@ -54,29 +67,42 @@ async def run(
     turns: TurnNumbers,
     fan_out: EventFanOut,
     configuration: Configuration,
+    output_rate_hz: int = 24_000,
 ) -> None:
-    """Receive until the wire is lost. `configuration` notes what the server says of the session.
+    """Receive until the wire is lost. `configuration` notes what the server says of the session; sound is passed on at
+    `output_rate_hz`.
 
     Raises: `WireLost`, always: there is no other end than cancellation.
     Closes: its sending ends.
     """
+    rate = OutputRate(output_rate_hz)
+
+    def pass_on(event: ServerEvent | UnknownEvent | RemoteProtocolError) -> None:
+        turn = turns.turn_of(event, epoch)
+        if isinstance(event, ResponseOutputAudioDelta) and turn is not None:
+            if playback is not None:
+                offer(playback, Play(turn, event.item_id, event.content_index, event.delta))
+            # A conversation that waits has dealt with all that came before, so the order stays.
+            waits = inbox.statistics().tasks_waiting_receive > 0
+            if waits and fan_out.pass_by(turn, event.item_id, event.delta):
+                return
+        elif isinstance(event, SessionUpdated):
+            configuration.take(event.session)
+        elif isinstance(event, ConversationCreated):
+            configuration.conversation_id = event.conversation.id or ""
+        elif isinstance(event, ErrorEvent) and event.error.code in REFUSALS and not configuration.taken.is_set():
+            raise WireLost(f"the server cannot hold this session: {event.error.message}", retryable=False)
+        offer(inbox, FromServer(epoch, turn, event))
+
     with inbox:
         try:
             while True:
                 event = decode_server_event(await wire.receive())
-                turn = turns.turn_of(event, epoch)
-                if isinstance(event, ResponseOutputAudioDelta) and turn is not None:
-                    if playback is not None:
-                        offer(playback, Play(turn, event.item_id, event.content_index, event.delta))
-                    # A conversation that waits has dealt with all that came before, so the order stays.
-                    waits = inbox.statistics().tasks_waiting_receive > 0
-                    if waits and fan_out.pass_by(turn, event.item_id, event.delta):
-                        continue
-                elif isinstance(event, SessionUpdated):
-                    configuration.take(event.session)
-                elif isinstance(event, ConversationCreated):
-                    configuration.conversation_id = event.conversation.id or ""
-                offer(inbox, FromServer(epoch, turn, event))
+                if isinstance(event, SOUND) and (rate.is_converting or getattr(event, "sample_rate_hz", None)):
+                    for fitted in rate.fitted(event):
+                        pass_on(fitted)
+                else:
+                    pass_on(event)
         except trio.WouldBlock:
             raise WireLost(
                 "the server's events came faster than they could be taken for too long; "

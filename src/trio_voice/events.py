@@ -6,9 +6,12 @@ clock. `async for event in session.events()` gives the same values in the same o
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 import attrs
+
+from trio_voice.protocol.history import HistoryItem  # a replay reads events back by their annotations
 
 if TYPE_CHECKING:
     from trio_voice.protocol import ClientEvent, RemoteProtocolError, ServerEvent, UnknownEvent
@@ -98,6 +101,9 @@ class ResponseEnd(SessionEvent):
     turn: int
     response_id: str
     status: str
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    """None where the server does not say."""
 
 
 @attrs.frozen(kw_only=True)
@@ -132,6 +138,30 @@ class ResponseAudio(SessionEvent):
 
 
 @attrs.frozen(kw_only=True)
+class AudioSent(SessionEvent):
+    """A frame of the microphone, as `pcm16` at the input rate, as it went to the server; only for those who ask.
+
+    What is muted went as silence, and what was not sent is not here. `captured_at`: of its first sample.
+    """
+
+    name: ClassVar[str] = "audio_sent"
+    captured_at: float
+    pcm: bytes = attrs.field(repr=lambda pcm: f"<{len(pcm)} bytes>")
+
+
+@attrs.frozen(kw_only=True)
+class AudioPlayed(SessionEvent):
+    """What the loudspeaker took since the one before, silence too, as `pcm16` at its rate; only for those who ask.
+
+    `heard_at`: of its first sample, by the device's own account of its latency when it was opened.
+    """
+
+    name: ClassVar[str] = "audio_played"
+    heard_at: float
+    pcm: bytes = attrs.field(repr=lambda pcm: f"<{len(pcm)} bytes>")
+
+
+@attrs.frozen(kw_only=True)
 class Interruption(SessionEvent):
     """The agent fell silent before it had finished.
 
@@ -140,7 +170,7 @@ class Interruption(SessionEvent):
 
     name: ClassVar[str] = "interruption"
     turn: int
-    cause: Literal["speech", "manual"]
+    cause: Literal["speech", "manual", "guardrail"]
     item_id: str | None
     heard_ms: int
     discarded_ms: int
@@ -158,8 +188,49 @@ class FalseAlarm(SessionEvent):
 
 
 @attrs.frozen(kw_only=True)
+class UserIdle(SessionEvent):
+    """The agent's `idle_prompts` were no use: nobody has said anything since.
+
+    `silent_ms` is the length of the silence after the last of them. It comes once; any word of the user begins anew.
+    """
+
+    name: ClassVar[str] = "user_idle"
+    prompts: int
+    silent_ms: int
+
+
+@attrs.frozen(kw_only=True)
+class HandoffOccurred(SessionEvent):
+    """Another agent is in charge. `call_id`: of the model's call; None where the application did it."""
+
+    name: ClassVar[str] = "handoff"
+    from_agent: str
+    to_agent: str
+    call_id: str | None
+
+
+@attrs.frozen(kw_only=True)
+class GuardrailTripped(SessionEvent):
+    """A guardrail found something in the agent's words (`output`) or the user's (`input`): once for each turn.
+
+    `replaced` says whether something else is said instead. It is not where that would come too late: the user has
+    gone on, or was the first to interrupt.
+    """
+
+    name: ClassVar[str] = "guardrail_tripped"
+    guardrail: str
+    kind: Literal["output", "input"]
+    reason: str
+    info: Any
+    item_id: str
+    turn: int | None
+    """Of the response; None for the user's words."""
+    replaced: bool
+
+
+@attrs.frozen(kw_only=True)
 class ToolCalled(SessionEvent):
-    """A tool begins to run."""
+    """The model has called a tool. It runs at once, unless it has to be approved first, or waits for others."""
 
     name: ClassVar[str] = "tool_call"
     turn: int
@@ -179,6 +250,44 @@ class ToolFinished(SessionEvent):
     output: str
     failed: bool
     duration_ms: float
+
+
+@attrs.frozen(kw_only=True)
+class ToolApproval(SessionEvent):
+    """A call waits until `session.approve(call_id)` or `session.reject(call_id)`. `agent`: the name of who made it."""
+
+    name: ClassVar[str] = "tool_approval"
+    turn: int
+    call_id: str
+    tool: str
+    arguments: str
+    agent: str
+
+
+@attrs.frozen(kw_only=True)
+class ToolProgress(SessionEvent):
+    """A running tool says how it is going; the agent says `text` aloud when nobody else speaks."""
+
+    name: ClassVar[str] = "tool_progress"
+    turn: int
+    call_id: str
+    tool: str
+    text: str
+
+
+@attrs.frozen(kw_only=True)
+class McpToolsListed(SessionEvent):
+    """Which tools an MCP server has: the server is being asked, has answered, or cannot be reached.
+
+    Of a hosted server `server` is its label, of a local one its name. A local one says it again when its tools change,
+    and fails with a `reason` when it is lost; it is then started again.
+    """
+
+    name: ClassVar[str] = "mcp_tools"
+    server: str
+    status: Literal["in_progress", "completed", "failed"]
+    tools: tuple[str, ...] = ()
+    reason: str | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -235,13 +344,56 @@ class DeviceRestored(SessionEvent):
 
 
 @attrs.frozen(kw_only=True)
+class HistoryChanged(SessionEvent):
+    """An item of the conversation is new, is otherwise than it was, or is gone.
+
+    `changed` when its words are complete, and when it was cut; words that are still arriving are `Transcript`s. An
+    edited message is one item `added` and one `deleted`. `after` is the id of the item before it, None for the first:
+    not every item is added at the end, and one may be found to stand elsewhere.
+    """
+
+    name: ClassVar[str] = "history"
+    change: Literal["added", "changed", "deleted"]
+    item: HistoryItem
+    after: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class TurnMetrics(SessionEvent):
+    """A `ConversationTurn` is over: its figures. The user has begun the next one, or the session has ended.
+
+    Of a tool that still runs there is nothing in it; `session.turns()` has that later.
+    """
+
+    name: ClassVar[str] = "turn_metrics"
+    id: int
+    """Of the `ConversationTurn`."""
+    first_delta_ms: float | None
+    latency_ms: float | None
+    user_audio_ms: float
+    agent_audio_ms: float
+    tool_calls: int
+    tool_ms: float
+    interrupted: bool
+    false_alarms: int
+    underruns: int
+    dropped: Mapping[str, int]
+    """By channel, since the turn before was over."""
+    round_trip_ms: float | None
+    """Of the latest pings, the median."""
+    stalls: int
+    """Of the event loop, since the turn before was over; 0 where nobody watches."""
+    stall_ms: float
+
+
+@attrs.frozen(kw_only=True)
 class ErrorReported(SessionEvent):
     """Something went wrong and the session goes on. `code` is the server's, where it gave one."""
 
     name: ClassVar[str] = "error"
     message: str
     code: str | None = None
-    source: Literal["server", "protocol", "device", "tool", "session"] = "session"
+    source: Literal["server", "protocol", "device", "tool", "guardrail", "session"] = "session"
 
 
 @attrs.frozen(kw_only=True)
@@ -268,3 +420,4 @@ EVENT_NAMES: dict[str, type[SessionEvent]] = _names(SessionEvent)
 """Every name that `session.on()` takes, and the event that comes with it."""
 
 PROTOCOL_EVENTS: tuple[type[Any], ...] = (ServerEventReceived, ClientEventSent)
+SOUND_EVENTS: tuple[type[Any], ...] = (AudioSent, AudioPlayed)

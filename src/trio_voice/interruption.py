@@ -76,11 +76,16 @@ class InterruptionJudge:
     @classmethod
     def for_detection(cls, policy: InterruptionPolicy, detection: TurnDetection | None) -> InterruptionJudge:
         judge = cls(policy)
-        if detection is not None and isinstance(detection.silence_duration_ms, int):
-            judge.silence_ms = detection.silence_duration_ms
-        if detection is not None and isinstance(detection.prefix_padding_ms, int):
-            judge.padding_ms = detection.prefix_padding_ms
+        judge.follow(policy, detection)
         return judge
+
+    def follow(self, policy: InterruptionPolicy, detection: TurnDetection | None) -> None:
+        """Judge by these from now on."""
+        silence_ms = detection.silence_duration_ms if detection is not None else None
+        padding_ms = detection.prefix_padding_ms if detection is not None else None
+        self.policy = policy
+        self.silence_ms = silence_ms if isinstance(silence_ms, int) else SERVER_SILENCE_MS
+        self.padding_ms = padding_ms if isinstance(padding_ms, int) else SERVER_PADDING_MS
 
     def reset(self) -> None:
         """The connection is gone: what the server would have said of this utterance will not come."""

@@ -1,7 +1,11 @@
-"""The one logger of the package.
+"""The one logger of the package, and what identifies the session in each of its lines.
 
 An application that has configured structlog gets every event its way. Otherwise they go to the standard library's
 logger `trio_voice`, which says nothing below a warning and never writes to stdout: that belongs to the application.
+
+The invariant: whatever a task of a session logs says whose it is. A `LogContext` is bound once, before the session's
+tasks begin, and each of them inherits it; the conversation keeps it up to date. Nothing is logged for a frame or a
+piece of sound.
 
 structlog takes as long to import as Trio does (it looks for rich and asyncio), so `import trio_voice` leaves it out.
 """
@@ -9,7 +13,50 @@ structlog takes as long to import as Trio does (it looks for rich and asyncio), 
 from __future__ import annotations
 
 import functools
+from collections.abc import MutableMapping
+from contextvars import ContextVar
 from typing import Any
+
+import attrs
+
+
+@attrs.define(eq=False)
+class LogContext:
+    """What every line of a session has, as far as it is known. One for a session; its conversation writes."""
+
+    agent: str = ""
+    """The name of the agent in charge."""
+    session: str = ""
+    """The server's id of the session's first connection: it stays through reconnections."""
+    epoch: int = 0
+    """The number of the connection in use."""
+    turn: int = 0
+    """The newest response."""
+    response: str = ""
+    """Its id at the server."""
+
+    def fields(self) -> dict[str, Any]:
+        return {name: value for name, value in attrs.asdict(self).items() if value}
+
+
+_context: ContextVar[LogContext | None] = ContextVar("trio_voice_log_context", default=None)
+
+
+def bind(context: LogContext) -> None:
+    """This task, and those that it starts from here on, log for `context`."""
+    _context.set(context)
+
+
+def add_session(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """A processor for structlog: lines of your own, logged by tools and callbacks of a session, say whose they are.
+
+    `structlog.configure(processors=[trio_voice.logs.add_session, …])`. Lines of this package have it without.
+    """
+    context = _context.get()
+    if context is not None:
+        for name, value in context.fields().items():
+            event.setdefault(name, value)
+    return event
 
 
 class _Logger:
@@ -19,7 +66,8 @@ class _Logger:
         import structlog
 
         logger = structlog.get_logger("trio_voice") if structlog.is_configured() else _standard_library()
-        return getattr(logger, method)
+        context = _context.get()
+        return getattr(logger if context is None else logger.bind(**context.fields()), method)
 
 
 @functools.cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import attrs
@@ -9,7 +10,8 @@ import trio
 from msgspec.structs import replace
 
 from trio_voice import events
-from trio_voice.channels import EventFanOut, PlaybackItem, Send, SetMicrophone, ToolItem, UplinkItem, offer
+from trio_voice.channels import CheckText, EventFanOut, PlaybackItem, Send, SetMicrophone, UplinkItem, offer
+from trio_voice.dialects import DIALECTS, Dialect
 from trio_voice.logs import log
 from trio_voice.protocol import (
     ClientEvent,
@@ -18,6 +20,7 @@ from trio_voice.protocol import (
     ConversationItemTruncate,
     server_events as on,
 )
+from trio_voice.tool_items import ToolItem
 
 UNCONFIRMED_CAPACITY = 256
 """When full the oldest is forgotten: a server that confirms nothing must not cost memory for ever."""
@@ -30,6 +33,7 @@ class Outbox:
     playback: trio.MemorySendChannel[PlaybackItem] | None
     tool_calls: trio.MemorySendChannel[ToolItem]
     fan_out: EventFanOut
+    checks: trio.MemorySendChannel[CheckText]
     control: trio.MemorySendChannel[UplinkItem] | None = None
     """To the connection that is spoken to; None in an outage."""
     is_open: bool = False
@@ -39,6 +43,7 @@ class Outbox:
     unconfirmed: dict[str, ClientEvent] | None = None
     """Where the server keeps the conversation: changes of its items that it has not confirmed, by what confirms them.
     None: it does not, and a resume tells it everything."""
+    dialect: Dialect = DIALECTS["trio-voice"]
     _created: int = 0
 
     @property
@@ -51,15 +56,25 @@ class Outbox:
         return self.playback is not None
 
     def send(self, event: ClientEvent) -> None:
-        """To the server of this connection. In an outage it is dropped: a resume restores from the record instead."""
+        """To the server of this connection. In an outage it is dropped: a resume restores from the record instead.
+
+        What the server does not understand is not sent: the record is right without it.
+        """
+        self.send_all([event])
+
+    def send_all(self, events_in_order: Sequence[ClientEvent]) -> None:
+        """As `send`, in this order, however many there are."""
+        wanted = [event for event in events_in_order if self.dialect.takes(event)]
         if self.unconfirmed is not None:
-            event = self._to_be_confirmed(event, self.unconfirmed)
+            wanted = [self._to_be_confirmed(event, self.unconfirmed) for event in wanted]
         if not self.is_open:
-            self.dropped_control += 1
+            self.dropped_control += len(wanted)
             return
-        self._to_uplink(Send(event))
+        if wanted:
+            self._to_uplink(Send(wanted[0], tuple(wanted[1:])))
         if self.fan_out.wants_protocol:
-            self.emit(events.ClientEventSent(at=self.now, event=event))
+            for event in wanted:
+                self.emit(events.ClientEventSent(at=self.now, event=event))
 
     def _to_be_confirmed(self, event: ClientEvent, unconfirmed: dict[str, ClientEvent]) -> ClientEvent:
         match event:
@@ -124,15 +139,21 @@ class Outbox:
         """Raises: `trio.WouldBlock` when too many calls wait."""
         offer(self.tool_calls, item)
 
+    def check(self, item: CheckText) -> None:
+        """Raises: `trio.WouldBlock` when too many words wait to be looked at."""
+        offer(self.checks, item)
+
     def emit(self, event: events.SessionEvent) -> None:
         self.fan_out.emit(event)
 
-    def report(self, message: str, *, code: str | None, source: Literal["server", "protocol", "session"]) -> None:
+    def report(
+        self, message: str, *, code: str | None, source: Literal["server", "protocol", "session", "guardrail"]
+    ) -> None:
         """An error that does not end the session."""
         log.warning("session.error", message=message, code=code, source=source)
         self.emit(events.ErrorReported(at=self.now, message=message, code=code, source=source))
 
     def close(self) -> None:
-        for end in (self.control, self.playback, self.tool_calls):
+        for end in (self.control, self.playback, self.tool_calls, self.checks):
             if end is not None:
                 end.close()

@@ -16,6 +16,7 @@ from trio_voice.audio import BYTES_PER_SAMPLE, Frame
 from trio_voice.channels import (
     Duck,
     EndTurn,
+    EventFanOut,
     Hold,
     InboxItem,
     Interrupt,
@@ -29,16 +30,19 @@ from trio_voice.channels import (
 )
 from trio_voice.config import AudioOutputConfig
 from trio_voice.device_recovery import DeviceRecovery
-from trio_voice.devices import OpenSpeaker, Pull, Speaker
+from trio_voice.devices import FlushableSpeaker, OpenSpeaker, Pull, Speaker
 from trio_voice.echo import PlaybackReference
 from trio_voice.errors import DeviceError
+from trio_voice.events import AudioPlayed
 from trio_voice.frame_filters import FilterLine, FrameFilter
 from trio_voice.playback_buffer import BufferStatistics, ItemPosition, PlaybackBuffer
+from trio_voice.tape import Tape
 
 PROOF_MS = 250
 """A device that was opened again works when it has pulled this much. One that is suspended takes three blocks of 20 ms
 before it stops (PulseAudio, measured), and plays none of them."""
 REPORT_INTERVAL_S = 0.02
+TAPE_INTERVAL_S = 0.2
 LONGEST_INTERVAL_S = 0.25
 """How often a turn that is playing is looked at, for the reports of its first and its last sample."""
 
@@ -52,10 +56,11 @@ async def run(
     recovery: DeviceRecovery,
     filters: Sequence[FrameFilter] = (),
     reference: PlaybackReference | None = None,
+    fan_out: EventFanOut | None = None,
     task_status: trio.TaskStatus[BufferStatistics] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Play until `inbox` is closed; tell `reference` what the speaker takes, after all `filters`. While the speaker is
-    away the buffer keeps what is unheard.
+    """Play until `inbox` is closed; tell `reference` what the speaker takes, after all `filters`, and by `fan_out`
+    whoever asks for the sound. While the speaker is away the buffer keeps what is unheard.
 
     Raises: `DeviceError` if the speaker cannot be opened at the start.
     Closes: `reports`, and the speaker.
@@ -78,12 +83,17 @@ async def run(
                 pull = _filtered(pull, filter_line, config.device_format.rate_hz)
             if reference is not None:
                 pull = _told(pull, reference)
+            tape = Tape(config.device_format.rate_hz, trio.lowlevel.current_clock().current_time)
+            if fan_out is not None:
+                pull = _taped(pull, tape, fan_out)
             async with speaker.open(config.device_format, pull) as device, trio.open_nursery() as nursery:
                 line.device = device
                 if reference is not None:
                     reference.unheard_samples = device.unheard_samples
                 recovery.opened(device)
                 nursery.start_soon(_notice_that_it_works, line, recovery)
+                if fan_out is not None:
+                    nursery.start_soon(_tell_what_sounds, tape, device, fan_out)
                 failed = await device.wait_failed()
                 line.disconnect()
                 nursery.cancel_scope.cancel()
@@ -123,6 +133,32 @@ def _told(pull: Pull, reference: PlaybackReference) -> Pull:
         return pcm
 
     return pull_and_tell
+
+
+def _taped(pull: Pull, tape: Tape, fan_out: EventFanOut) -> Pull:
+    def pull_and_tape(sample_count: int) -> bytes:
+        pcm = pull(sample_count)
+        tape.record(pcm, wanted=fan_out.wants_sound)
+        return pcm
+
+    return pull_and_tape
+
+
+async def _tell_what_sounds(tape: Tape, device: OpenSpeaker, fan_out: EventFanOut) -> None:
+    """In Trio's thread, now and then, and at the end."""
+    try:
+        while True:
+            await trio.sleep(TAPE_INTERVAL_S)
+            _emit_tape(tape, device, fan_out)
+    finally:
+        _emit_tape(tape, device, fan_out)
+
+
+def _emit_tape(tape: Tape, device: OpenSpeaker, fan_out: EventFanOut) -> None:
+    if not tape.is_timed:
+        tape.latency_samples = device.unheard_samples()
+    for heard_at, pcm in tape.take():
+        fan_out.emit(AudioPlayed(at=trio.current_time(), heard_at=heard_at, pcm=pcm))
 
 
 async def _notice_that_it_works(line: _Line, recovery: DeviceRecovery) -> None:
@@ -172,6 +208,12 @@ class _Line:
                 self.buffer.take_back(self.unheard_samples())
             self.is_connected, self.device = False, None
 
+    def flush(self) -> None:
+        """A device that can forget what it holds does: what it had not played goes back into the buffer."""
+        if isinstance(self.device, FlushableSpeaker):
+            self.buffer.take_back(self.unheard_samples())
+            self.device.flush()
+
     def unheard_samples(self) -> int:
         """Of a device that was opened again nothing counts as heard before it is proven to work."""
         if self.device is None or (self.openings > 1 and not self.is_proven):
@@ -189,6 +231,7 @@ class _Voice:
     turns: list[int] = attrs.Factory(list)
     """Turns with sound or an end, not yet reported as played, oldest first."""
     started_turn: int = 0
+    told_underruns: int = 0
     changed: trio.Event = attrs.Factory(trio.Event)
     """A turn has come, or gone."""
 
@@ -205,12 +248,13 @@ class _Voice:
                 self._follow(turn)
             case Interrupt(turn):
                 with self.line.lock:
+                    self.line.flush()
                     positions = self._positions(turn)
                     discarded_ms = self.buffer.interrupt(turn)
                     self.buffer.retire(turn)
                 self.turns = [followed for followed in self.turns if followed > turn]
                 self.changed.set()
-                offer(self.reports, Interrupted(turn, positions, discarded_ms))
+                offer(self.reports, Interrupted(turn, positions, discarded_ms, self._underruns()))
             case Hold(held):
                 with self.line.lock:
                     self.buffer.held = held
@@ -226,6 +270,11 @@ class _Voice:
     def _positions(self, turn: int) -> tuple[ItemPosition, ...]:
         positions = self.buffer.positions(self.line.unheard_samples())
         return tuple(position for position in positions if position.turn <= turn)
+
+    def _underruns(self) -> int:
+        """Since this was last asked."""
+        before, self.told_underruns = self.told_underruns, self.buffer.statistics.underruns
+        return self.told_underruns - before
 
     async def report_progress(self) -> None:
         while True:
@@ -254,4 +303,4 @@ class _Voice:
             offer(self.reports, TurnStarted(turn))
         if finished:
             self.turns.remove(turn)
-            offer(self.reports, TurnPlayed(turn, positions))
+            offer(self.reports, TurnPlayed(turn, positions, self._underruns()))

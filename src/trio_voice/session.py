@@ -5,22 +5,24 @@ from __future__ import annotations
 import inspect
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-import attrs
 import trio
 
-from trio_voice import capture, conversation, logs, playback, supervisor, tools
+from trio_voice import capture, conversation, guardrails, history_export, logs, playback, supervisor, tools
 from trio_voice.agent import RealtimeAgent
+from trio_voice.agent_in_charge import AgentInCharge, connection_for
 from trio_voice.audio import Frame
 from trio_voice.channels import (
+    CHECK_CAPACITY,
     INBOX_CAPACITY,
     PLAYBACK_CAPACITY,
     TOOL_CAPACITY,
+    CheckText,
     Command,
     CommandName,
     DropOldest,
@@ -28,7 +30,6 @@ from trio_voice.channels import (
     EventStream,
     InboxItem,
     PlaybackItem,
-    ToolItem,
 )
 from trio_voice.config import (
     AgentCapability,
@@ -41,20 +42,27 @@ from trio_voice.config import (
 from trio_voice.conversation_view import ConversationView
 from trio_voice.device_recovery import DeviceRecovery
 from trio_voice.echo import EchoGate, PlaybackReference
-from trio_voice.errors import ConfigError, SessionEnded
-from trio_voice.events import EVENT_NAMES, PROTOCOL_EVENTS, Disconnected, ResponseAudio, SessionEvent
+from trio_voice.errors import ConfigError, SessionEnded, cause_of
+from trio_voice.events import EVENT_NAMES, PROTOCOL_EVENTS, SOUND_EVENTS, Disconnected, ResponseAudio, SessionEvent
 from trio_voice.frame_filters import FrameFilter
 from trio_voice.logs import log
+from trio_voice.mcp_tools import McpToolbox
+from trio_voice.protocol.edits import check_words
 from trio_voice.protocol.history import History
-from trio_voice.tracker import ConversationTracker, ConversationTurn, SessionMetrics, TranscriptLine
+from trio_voice.session_figures import SessionFigures
+from trio_voice.session_history import HistoryMethods
+from trio_voice.tool_items import ToolItem
+from trio_voice.tracker import ConversationTracker, SessionMetrics
+from trio_voice.turn_reports import tell_turns_over
+from trio_voice.usage import Prices
 from trio_voice.voice_activity import EnergyDetector, VoiceDetector, VoiceMeter
 
 if TYPE_CHECKING:
     from trio_voice.devices import Microphone, Speaker
-    from trio_voice.playback_buffer import BufferStatistics
+    from trio_voice.loop_watch import LoopWatch
 
 
-class RealtimeSession:
+class RealtimeSession(HistoryMethods):
     """One conversation, alive inside `async with`.
 
     Entering starts every actor, connects, and waits until the server has taken the configuration; leaving
@@ -70,6 +78,7 @@ class RealtimeSession:
         self,
         agent: RealtimeAgent,
         *,
+        context: Any = None,
         connection: ConnectionOptions | None = None,
         microphone: Microphone | None = None,
         speaker: Speaker | None = None,
@@ -78,24 +87,42 @@ class RealtimeSession:
         capture_filters: Sequence[FrameFilter] = (),
         playback_filters: Sequence[FrameFilter] = (),
         metadata: dict[str, Any] | None = None,
+        history: Mapping[str, Any] | None = None,
+        prices: Prices | None = None,
+        approver: tools.Approver | None = None,
         open_stream: supervisor.OpenStream | None = None,
         wall_clock: Callable[[], float] = time.time,
         rng: random.Random | None = None,
+        loop_watch: LoopWatch | None = None,
     ) -> None:
-        """`microphone` and `speaker` are opened when the agent's capabilities ask for them; None goes without.
+        """`context` is your own object, for instructions that are made of it; tools find it in their `ToolContext`.
+
+        `microphone` and `speaker` are opened when the agent's capabilities ask for them; None goes without.
 
         `capture_filters` see the microphone's frames after what `audio_input` asks for, and before they are sent;
-        `playback_filters` see the blocks that the speaker takes.
+        `playback_filters` see the blocks that the speaker takes. `loop_watch` is installed while the session lives.
 
-        Raises: `ConfigError` for an echo policy without what it needs.
+        `history` is what an earlier session's `export()` gave: the server is told its items first, and the conversation
+        goes on from there. `prices` make `metrics.cost` of what is used.
+
+        `approver`, plain or async, is asked about calls of tools that need approval; without it,
+        `approve()` and `reject()` answer.
+
+        Raises: `ConfigError` for settings that cannot be together, for what the server cannot do, and for a `history`
+        that is none.
 
         For tests: `open_stream` makes the byte stream of each connection in place of the network; `wall_clock` tells
         the date, against which a server's session limit is read; `rng` spreads the attempts to reconnect.
         """
-        self.agent = agent
-        self.connection = connection or ConnectionOptions()
-        self.audio_input = audio_input or AudioInputConfig()
-        self.audio_output = audio_output or AudioOutputConfig()
+        self.context = context
+        self._approver = approver
+        self.connection = connection_for(agent, connection or ConnectionOptions())
+        server, model = self.connection.server, self.connection.model
+        self.audio_input = audio_input or AudioInputConfig(sample_rate_hz=server.input_rate_hz)
+        self.audio_output = audio_output or AudioOutputConfig(sample_rate_hz=server.output_rate_hz)
+        self._in_charge = AgentInCharge(agent, self.audio_input, self.audio_output, context, model, server)
+        if server.sound_is_elsewhere and (microphone is not None or speaker is not None):
+            raise ConfigError("a session with call_id has its sound elsewhere; give it no microphone and no speaker")
         self._microphone = microphone if agent.can(AgentCapability.VOICE_INPUT) else None
         self._speaker = speaker if agent.can(AgentCapability.VOICE_OUTPUT) else None
         self._capture_filters, self._playback_filters = tuple(capture_filters), tuple(playback_filters)
@@ -106,7 +133,9 @@ class RealtimeSession:
         self._open_stream = open_stream
         self._wall_clock = wall_clock
         self._rng = rng or random.Random()
-        self._metadata = metadata
+        self._earlier = history_export.read(history) if history is not None else history_export.NOTHING
+        self._metadata, self._prices = {**self._earlier.metadata, **(metadata or {})}, prices
+        self._loop_watch = loop_watch
         self._fan_out = EventFanOut()
         self._callbacks: dict[str, list[Callable[[Any], Any]]] = {}
         self._callback_stream = self._fan_out.subscribe()
@@ -115,8 +144,6 @@ class RealtimeSession:
         self._lifetime: AbstractAsyncContextManager[None] | None = None
         self._ended_at: float | None = None
         self._ended = trio.Event()
-        self._hearing: DeviceRecovery | None = None
-        self._sounding: DeviceRecovery | None = None
 
     def _prepare_capture(self) -> None:
         """What stands between the microphone and the wire. What an extra has to bring is loaded here, and only here."""
@@ -150,21 +177,28 @@ class RealtimeSession:
         to_conversation, inbox = trio.open_memory_channel[InboxItem](INBOX_CAPACITY)
         to_playback, playback_items = trio.open_memory_channel[PlaybackItem](PLAYBACK_CAPACITY)
         to_tools, tool_items = trio.open_memory_channel[ToolItem](TOOL_CAPACITY)
+        self._toolbox = McpToolbox(self._in_charge, self._rng)
+        to_guardrails, checks = trio.open_memory_channel[CheckText](CHECK_CAPACITY)
         frames = DropOldest[Frame](max(1, self.audio_input.capacity_ms // self.audio_input.chunk_ms))
         history = History()
+        began_at = trio.current_time() - self._earlier.duration_s
+        history_export.restore(self._earlier, history, began_at)
         self._view = ConversationView(
-            history, ConversationTracker(history, started_at=trio.current_time(), metadata=self._metadata)
+            history,
+            ConversationTracker(history, started_at=trio.current_time(), metadata=self._metadata, began_at=began_at),
         )
+        self._view.log_context.agent = self.agent.name
+        logs.bind(self._view.log_context)  # before the first task: each inherits it
         self._commands = to_conversation.clone()
-        self._frames = frames
-        self._buffer_statistics: BufferStatistics | None = None
         speaker, microphone = self._speaker, self._microphone
+        hearing: DeviceRecovery | None = None
+        sounding: DeviceRecovery | None = None
         if microphone is not None:
             reports, wait = to_conversation.clone(), self.audio_input.wait_for_device
-            self._hearing = DeviceRecovery("microphone", microphone.name, reports, wait)
+            hearing = DeviceRecovery("microphone", microphone.name, reports, wait)
         if speaker is not None:
             reports, wait = to_conversation.clone(), self.audio_output.wait_for_device
-            self._sounding = DeviceRecovery("speaker", speaker.name, reports, wait)
+            sounding = DeviceRecovery("speaker", speaker.name, reports, wait)
         self._link = supervisor.Link(
             frames.receiver if microphone is not None else None,
             to_conversation.clone(),
@@ -176,48 +210,54 @@ class RealtimeSession:
             self._open_stream,
             self._wall_clock,
             self._rng,
+            self.audio_output.sample_rate_hz,
         )
+        self._figures = SessionFigures(
+            self._view,
+            self._fan_out,
+            frames,
+            self._link,
+            self.audio_output.device_format,
+            hearing,
+            sounding,
+            self._loop_watch,
+            self._prices,
+        )
+        self._view.readings = self._figures.readings
         try:
             async with trio.open_nursery() as nursery:
                 self._actors = nursery.cancel_scope
                 nursery.start_soon(self._run_callbacks)
-                if speaker is not None and self._sounding is not None:
+                if speaker is not None and sounding is not None:
                     play = partial(playback.run, playback_items, to_conversation.clone(), speaker=speaker)
-                    play = partial(play, config=self.audio_output, recovery=self._sounding)
+                    play = partial(play, config=self.audio_output, recovery=sounding)
                     play = partial(play, filters=self._playback_filters, reference=self._reference)
-                    self._buffer_statistics = await nursery.start(play)
-                if microphone is not None and self._hearing is not None:
+                    play = partial(play, fan_out=self._fan_out)
+                    self._figures.played = await nursery.start(play)
+                if microphone is not None and hearing is not None:
                     hear = partial(capture.run, frames, microphone=microphone, config=self.audio_input)
-                    hear = partial(hear, recovery=self._hearing, filters=self._capture_filters, voice=self._voice)
+                    hear = partial(hear, recovery=hearing, filters=self._capture_filters, voice=self._voice)
                     await nursery.start(partial(hear, reports=to_conversation.clone()))
-                nursery.start_soon(partial(tools.run, tool_items, to_conversation.clone(), tools=self.agent.tools))
-                nursery.start_soon(
-                    partial(
-                        conversation.run,
-                        inbox,
-                        playback=to_playback.clone() if speaker is not None else None,
-                        tool_calls=to_tools,
-                        fan_out=self._fan_out,
-                        view=self._view,
-                        agent=self.agent,
-                        config=self.agent.session_config(self.audio_input, self.audio_output),
-                        native_resume=self.connection.native_resume,
-                    )
+                await self._toolbox.begin(to_conversation, nursery)
+                execute = partial(
+                    tools.run, tool_items, to_conversation.clone(), tools=self._in_charge.equipped.runnable
                 )
+                nursery.start_soon(partial(execute, context=self.context, agent=self.agent, approver=self._approver))
+                look = partial(guardrails.run, checks, to_conversation.clone(), context=self.context)
+                nursery.start_soon(look)
+                conduct = partial(conversation.run, inbox, tool_calls=to_tools, checks=to_guardrails)
+                conduct = partial(conduct, playback=to_playback.clone() if speaker is not None else None)
+                conduct = partial(conduct, fan_out=self._fan_out, view=self._view, in_charge=self._in_charge)
+                nursery.start_soon(partial(conduct, connection=self.connection))
                 nursery.start_soon(supervisor.run, self._link)
                 task_status.started()
         finally:
             self._end()
-            for end in (
-                to_conversation,
-                inbox,
-                to_playback,
-                playback_items,
-                to_tools,
-                tool_items,
-            ):
+            ends = (to_conversation, inbox, to_playback, playback_items, to_tools, tool_items, to_guardrails, checks)
+            for end in ends:
                 end.close()
             frames.close()
+            self._toolbox.close()
 
     # --- life -------------------------------------------------------------------------------------
 
@@ -238,13 +278,14 @@ class RealtimeSession:
     @asynccontextmanager
     async def _alive(self) -> AsyncIterator[None]:
         try:
-            async with trio.open_nursery() as nursery:
-                await nursery.start(self._run)
-                await self._view.ready.wait()
-                yield
-                await self.disconnect()
+            with self._loop_watch.watching() if self._loop_watch is not None else nullcontext():
+                async with trio.open_nursery() as nursery:
+                    await nursery.start(self._run)
+                    await self._view.ready.wait()
+                    yield
+                    await self.disconnect()
         except BaseExceptionGroup as group:
-            raise _cause(group) from None
+            raise cause_of(group) from None
 
     async def disconnect(self) -> None:
         """End the session; the body of `async with` goes on. Takes at most about a second, whatever the peer does."""
@@ -258,22 +299,24 @@ class RealtimeSession:
         self._ended_at = trio.current_time()
         self._view.phase, self._view.paused = SessionState.DISCONNECTED, False
         self._view.tracker.close(self._ended_at)
+        tell_turns_over(self._view, self._fan_out, self._ended_at)
         self._fan_out.emit(Disconnected(at=self._ended_at, reason="the session ended"))
         self._fan_out.close()
         for command in self._waiting:
             command.lost = True
             command.done.set()
         self._ended.set()
-        log.info("session.disconnected", session=self._view.session_id)
+        log.info("session.disconnected")
 
     # --- what it tells ----------------------------------------------------------------------------
 
-    def events(self, *, audio: bool = False, protocol: bool = False) -> EventStream:
+    def events(self, *, audio: bool = False, protocol: bool = False, sound: bool = False) -> EventStream:
         """A stream of everything that happens from now on: `async for event in session.events()`.
 
-        `audio` adds the agent's voice (`ResponseAudio`), `protocol` every event of the wire.
+        `audio` adds the agent's voice as it arrives (`ResponseAudio`), `sound` the microphone as it was sent and the
+        loudspeaker as it played (`AudioSent`, `AudioPlayed`), `protocol` every event of the wire.
         """
-        return self._fan_out.subscribe(audio=audio, protocol=protocol)
+        return self._fan_out.subscribe(audio=audio, protocol=protocol, sound=sound)
 
     def on(self, name: str, callback: Callable[[Any], Any]) -> None:
         """Call `callback(event)`, plain or async, for each event called `name`.
@@ -287,6 +330,7 @@ class RealtimeSession:
         self._callbacks.setdefault(name, []).append(callback)
         self._callback_stream.audio |= EVENT_NAMES[name] is ResponseAudio
         self._callback_stream.protocol |= EVENT_NAMES[name] in PROTOCOL_EVENTS
+        self._callback_stream.sound |= EVENT_NAMES[name] in SOUND_EVENTS
 
     async def _run_callbacks(self) -> None:
         async for event in self._callback_stream:
@@ -300,6 +344,11 @@ class RealtimeSession:
                     await result
             except Exception:
                 log.exception("callback.failed", event_name=event.name)
+
+    @property
+    def agent(self) -> RealtimeAgent:
+        """The agent in charge."""
+        return self._in_charge.agent
 
     @property
     def has_speaker(self) -> bool:
@@ -319,63 +368,9 @@ class RealtimeSession:
         return ConnectionState.CONNECTED if self._view.connected else self._link.state
 
     @property
-    def tracker(self) -> ConversationTracker:
-        """The conversation so far, turn by turn. For reading."""
-        return self._view.tracker
-
-    def transcript(self) -> list[TranscriptLine]:
-        """Who said what. Of an interrupted answer: what was heard of it."""
-        return self._view.tracker.transcript()
-
-    def turns(self) -> list[ConversationTurn]:
-        return self._view.tracker.turns()
-
-    @property
     def metrics(self) -> SessionMetrics:
         at = self._ended_at if self._ended_at is not None else trio.current_time()
-        dropped = {"frames": self._frames.dropped, "events": self._fan_out.dropped}
-        dropped["control"] = self._view.dropped_control
-        dropped["utterances"] = self._view.lost_utterances
-        dropped["stale_frames"] = self._link.uplink.stale_frames
-        played = self._buffer_statistics
-        if played is not None:
-            dropped["stale_samples"] = played.stale_samples
-            dropped["overflow_samples"] = played.overflow_samples
-            dropped["underruns"] = played.underruns
-            dropped["late_chunks"] = played.late_chunks
-        metrics = self._view.tracker.metrics(at, dropped, round_trip_ms=self._link.round_trips.median_ms)
-        return attrs.evolve(
-            metrics,
-            jitter_ms=played.jitter_ms if played is not None else None,
-            prebuffer_ms=played.prebuffer_ms if played is not None else None,
-            heard_ms=self.audio_output.device_format.ms_of_samples(played.heard_samples if played is not None else 0),
-            microphone=None if self._hearing is None else self._hearing.metrics(at),
-            speaker=None if self._sounding is None else self._sounding.metrics(at),
-        )
-
-    def summary(self) -> dict[str, Any]:
-        """The session in plain values, ready for JSON."""
-        metrics = self.metrics
-        return {
-            "session_id": self._view.session_id,
-            "agent": self.agent.name,
-            "state": self.state.value,
-            "duration_seconds": round(metrics.duration_s, 3),
-            "turn_count": metrics.turn_count,
-            "interruption_count": metrics.interruption_count,
-            "truncations": metrics.truncation_count,
-            "tool_calls": [
-                {"tool": use.tool, "arguments": use.arguments, "output": use.output, "failed": use.failed}
-                for turn in self.turns()
-                for use in turn.tool_calls
-            ],
-            "average_latency_ms": metrics.average_latency_ms and round(metrics.average_latency_ms, 1),
-            "audio_duration_ms": round(metrics.audio_duration_ms),
-            "transcript": [
-                {"role": line.role, "text": line.text, "interrupted": line.interrupted} for line in self.transcript()
-            ],
-            "metadata": self.tracker.metadata,
-        }
+        return self._figures.metrics(at)
 
     # --- what it can be told ----------------------------------------------------------------------
 
@@ -407,8 +402,8 @@ class RealtimeSession:
 
     async def send_text(self, text: str) -> None:
         """Say something in writing; an answer under way is interrupted."""
-        if not text.strip():
-            raise ConfigError("send_text() needs words; the text is empty")
+        check_words("send_text()", text)
+        self._check_answers("send_text()")
         if not self.agent.can(AgentCapability.TEXT_INPUT):
             raise ConfigError(f"agent {self.agent.name!r} takes no text; give it AgentCapability.TEXT_INPUT")
         await self._command("text", text=text)
@@ -419,19 +414,47 @@ class RealtimeSession:
         With `interruptible=False` neither speech nor text interrupts it: they are answered when it was heard to its
         end. `interrupt()` silences it all the same.
         """
+        self._check_answers("respond()")
         await self._command("respond", instructions=instructions, interruptible=interruptible)
 
-    async def _command(
-        self,
-        do: CommandName,
-        *,
-        text: str = "",
-        instructions: str | None = None,
-        interruptible: bool = True,
-    ) -> None:
+    async def say(self, text: str, *, interruptible: bool = True) -> None:
+        """Have the agent say exactly this, when nothing else is being said; it becomes part of the conversation.
+
+        It can be interrupted as any answer, or not with `interruptible=False`: see `respond()`.
+        """
+        check_words("say()", text)
+        self._check_answers("say()")
+        await self._command("say", text=text, interruptible=interruptible)
+
+    async def update_agent(self, agent: RealtimeAgent) -> None:
+        """Have another agent answer from now on; the conversation stays. When this returns, the server has taken it.
+
+        The voice changes only as long as none was heard. The devices stay as they are.
+        Raises: `ConfigError` when the session cannot go on with it, or the server refuses it; the agent that was in
+        charge stays. `McpServerError` when one of its MCP servers does not start.
+        """
+        if self._ended_at is None:
+            await self._toolbox.start(agent)
+        await self._command("agent", agent=agent)
+
+    async def approve(self, call_id: str) -> bool:
+        """Let a call run that waits for it (event `tool_approval`). False when it does not wait, or no more."""
+        return (await self._command("approve", call_id=call_id)).in_time
+
+    async def reject(self, call_id: str, reason: str = "") -> bool:
+        """The call does not run; the model is told so, and the reason. False when it does not wait, or no more."""
+        return (await self._command("reject", call_id=call_id, text=reason)).in_time
+
+    def _check_answers(self, what: str) -> None:
+        if self.agent.transcribes_only:
+            raise ConfigError(
+                f"{what}: agent {self.agent.name!r} only transcribes; give it VOICE_OUTPUT or TEXT_OUTPUT"
+            )
+
+    async def _command(self, do: CommandName, **details: Any) -> Command:
         if self._lifetime is None or self._ended_at is not None:
             raise SessionEnded(f"{do!r} needs a running session: call it inside `async with`, before disconnect()")
-        command = Command(do, text=text, instructions=instructions, interruptible=interruptible)
+        command = Command(do, **details)
         try:
             self._commands.send_nowait(command)
         except trio.BrokenResourceError:  # the conversation has ended, and the session is about to
@@ -444,15 +467,6 @@ class RealtimeSession:
             self._waiting.discard(command)
         if command.lost:
             raise SessionEnded(f"the session ended before {do!r} was carried out")
-
-
-def _cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The one error in a group of one, however deep; else the group.
-
-    A method that was waiting when the session broke has raised `SessionEnded`: that follows from the error that broke
-    it, and would only hide it.
-    """
-    error: BaseException = group.split(SessionEnded)[1] or group
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error
+        if command.refused is not None:
+            raise command.refused
+        return command

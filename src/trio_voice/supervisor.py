@@ -36,7 +36,7 @@ from trio_voice.channels import (
     UplinkItem,
     offer,
 )
-from trio_voice.config import AudioInputConfig, ConnectionOptions, ConnectionState
+from trio_voice.config import AudioInputConfig, ConnectionOptions, ConnectionState, url_shown
 from trio_voice.conversation_view import ConversationView
 from trio_voice.downlink import Configuration
 from trio_voice.errors import WireLost
@@ -77,6 +77,7 @@ class Link:
     wall_clock: Callable[[], float] = time.time
     """Only to read `expires_at`, which is a date."""
     rng: random.Random = attrs.Factory(random.Random)
+    output_rate_hz: int = 24_000
     state: ConnectionState = ConnectionState.DISCONNECTED
     epoch: int = 0
     """Of the newest connection."""
@@ -174,7 +175,8 @@ async def _until_lost_or_rotated(link: Link, current: _Connection, connections: 
 def _lifetime_s(link: Link, connection: _Connection) -> float | None:
     """How long the server will let this connection live; None when it does not say, or the clocks do not agree."""
     if connection.configuration.expires_at is None:
-        return None
+        limit_min = link.options.server.session_limit_min
+        return None if limit_min is None else connection.opened_at + 60 * limit_min - trio.current_time()
     lifetime_s = connection.configuration.expires_at - link.wall_clock()
     if lifetime_s < SHORTEST_LIFETIME_S:
         log.warning("rotation.impossible", lifetime_s=lifetime_s, advice="is the clock of this machine right?")
@@ -209,7 +211,8 @@ async def _connect(link: Link, connections: trio.Nursery, handover: Handover | N
     link.epoch += 1
     connection = _Connection(link.epoch, SentAudio(link.audio_input.format, link.audio_input.utterance_capacity_ms))
     control: trio.MemorySendChannel[UplinkItem] = await connections.start(_live, link, connection)
-    link.tell(LinkUp(connection.epoch, control, connection.sent, handover, bool(link.conversation_id)))
+    remembers = bool(link.conversation_id or link.options.call_id)
+    link.tell(LinkUp(connection.epoch, control, connection.sent, handover, remembers))
     timeout_s = link.options.connect_timeout_ms / 1000
     is_ready = False
     try:
@@ -221,14 +224,14 @@ async def _connect(link: Link, connections: trio.Nursery, handover: Handover | N
                     await handover.answered.wait()
                 is_ready = handover is None or handover.accepted
                 nursery.cancel_scope.cancel()
-        if is_ready and link.options.native_resume:
+        if is_ready and link.options.native_resume and link.options.call_id is None:
             link.conversation_id = connection.configuration.conversation_id or link.conversation_id
         if is_ready or handover is not None:
             return connection
         if connection.over.is_set():
             raise connection.loss
         raise WireLost(
-            f"{link.options.url} connected but did not answer session.update within {timeout_s:g} s; "
+            f"{url_shown(link.options.url)} connected but did not answer session.update within {timeout_s:g} s; "
             "does it speak the Realtime protocol?",
             retryable=True,
         )
@@ -262,14 +265,12 @@ async def _live(
                 is_open = True
                 playback = link.playback.clone() if link.playback is not None else None
                 frames = link.frames.clone() if link.frames is not None else None
-                send = partial(
-                    uplink.run, sent=connection.sent, input_format=link.audio_input.format, statistics=link.uplink
-                )
+                send = partial(uplink.run, sent=connection.sent, dialect=link.options.server, fan_out=link.fan_out)
+                send = partial(send, input_format=link.audio_input.format, statistics=link.uplink)
                 nursery.start_soon(send, opened, control_items, frames)
                 task_status.started(control)
-                receive = partial(
-                    downlink.run, turns=link.turns, fan_out=link.fan_out, configuration=connection.configuration
-                )
+                receive = partial(downlink.run, turns=link.turns, fan_out=link.fan_out)
+                receive = partial(receive, configuration=connection.configuration, output_rate_hz=link.output_rate_hz)
                 nursery.start_soon(receive, opened, connection.epoch, link.inbox.clone(), playback)
                 nursery.start_soon(liveness.watch, opened, link.view, link.options, link.round_trips)
     except* WireLost as group:
@@ -291,16 +292,24 @@ def address_of(options: ConnectionOptions, conversation_id: str = "") -> wire.Ad
     from trio_voice import wire
 
     url = options.url
-    if options.model is not None and "model=" not in urlsplit(url).query:
-        url += ("&" if "?" in url else "?") + f"model={quote(options.model)}"
-    if conversation_id:
-        url += ("&" if "?" in url else "?") + f"conversation_id={quote(conversation_id)}"
-    headers = list(options.headers)
+    named = {"conversation_id": conversation_id}
+    if options.call_id is not None:
+        named["call_id"] = options.call_id
+    elif options.model is not None and "model=" not in urlsplit(url).query:
+        named = {"model": options.model, **named}
+    for name, value in named.items():
+        if value:
+            url += ("&" if "?" in url else "?") + f"{name}={quote(value)}"
+    headers, protocols = list(options.headers), []
     if options.api_key:
-        headers.append(
-            ("api-key", options.api_key) if options.azure else ("Authorization", f"Bearer {options.api_key}")
-        )
-    return wire.Address(url, headers)
+        match options.server.auth:
+            case "bearer":
+                headers.append(("Authorization", f"Bearer {options.api_key}"))
+            case "api-key":
+                headers.append(("api-key", options.api_key))
+            case "subprotocol":
+                protocols = ["realtime", f"openai-insecure-api-key.{options.api_key}"]
+    return wire.Address(url, headers, protocols)
 
 
 def _first(group: BaseExceptionGroup[WireLost]) -> WireLost:

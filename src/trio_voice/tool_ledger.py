@@ -16,9 +16,14 @@ import attrs
 class ToolLedger:
     """By call id: the result, or None while the tool runs."""
 
-    answer_owed: bool = False
-    """A tool has answered, and no response has begun since that could tell the user."""
+    owed: set[str] = attrs.Factory(set)
+    """What the model was told, and no response has been asked for that could tell the user: ids of calls, and of
+    messages with the results of background tools."""
+    _arrived: set[str] = attrs.Factory(set)
+    """Of what is owed: the server has said that it has it."""
     _results: dict[str, str | None] = attrs.Factory(dict)
+    _in_background: set[str] = attrs.Factory(set)
+    _forgotten: set[str] = attrs.Factory(set)
 
     def begin(self, call_id: str) -> bool:
         """Whether this call is new; if it is not, it must not be run."""
@@ -34,10 +39,57 @@ class ToolLedger:
         self._results[call_id] = output
         return True
 
+    def amend(self, call_id: str, output: str) -> None:
+        """More is known of a result that there was already."""
+        if self._results.get(call_id) is not None:
+            self._results[call_id] = output
+
+    def to_background(self, call_id: str, output: str) -> bool:
+        """Record that the model was told `output`, and that the result itself comes later."""
+        if not self.finish(call_id, output):
+            return False
+        self._in_background.add(call_id)
+        return True
+
+    def finish_later(self, call_id: str) -> bool:
+        """Whether this is the one result of a call in the background."""
+        if call_id not in self._in_background:
+            return False
+        self._in_background.remove(call_id)
+        return True
+
+    def is_open(self, call_id: str) -> bool:
+        """Whether a result of it has still to come."""
+        return self._results.get(call_id, "") is None or call_id in self._in_background
+
+    def arrived(self, told: str) -> None:
+        """The server has it: a response that begins from here on knows it, whoever asked for that response."""
+        if told in self.owed:
+            self._arrived.add(told)
+
+    def response_began(self) -> None:
+        """What the server had by now is being told the user."""
+        self.owed -= self._arrived
+        self._arrived.clear()
+
+    def response_asked(self) -> None:
+        """A request goes out behind all that is owed."""
+        self.owed.clear()
+        self._arrived.clear()
+
+    def forget(self, call_id: str) -> None:
+        """The call was taken out of the conversation: if it runs, it runs on, and the model is not told its result."""
+        self.owed.discard(call_id)
+        if self.is_open(call_id):
+            self._forgotten.add(call_id)
+
+    def is_forgotten(self, call_id: str) -> bool:
+        return call_id in self._forgotten
+
     @property
     def running(self) -> bool:
-        """Whether any tool has still to answer."""
-        return None in self._results.values()
+        """Whether any tool has still to answer; those in the background have."""
+        return any(call_id not in self._forgotten for call_id, result in self._results.items() if result is None)
 
     @property
     def results(self) -> Mapping[str, str | None]:

@@ -5,12 +5,18 @@ Core ring: pure. The conversation actor tells it what happened and when; the ses
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
 import attrs
 
+from trio_voice.errors import ConfigError
 from trio_voice.protocol.history import History
+from trio_voice.usage import NOTHING, Prices, TokenUsage
+
+RECENT_RESPONSES = 16
+"""Of which it is remembered what they answer, until it is known what they cost."""
 
 
 @attrs.frozen
@@ -50,6 +56,49 @@ class ConversationTurn:
     latency_ms: float | None
     """From the server's word that speech had ended (or the text was sent) to the first sample in the air."""
     interrupted: bool
+    item_ids: tuple[str, ...] = ()
+    """Its messages, as `session.history` names them."""
+    usage: TokenUsage = NOTHING
+    metadata: Mapping[str, Any] = attrs.field(factory=dict, hash=False)
+    """What `session.annotate()` has noted."""
+    user_ended_at: float | None = None
+    """When the server said that speech had ended, or the text was sent."""
+    first_delta_at: float | None = None
+    """When the first piece of an answer came: of its voice, or of its text."""
+    first_delta_ms: float | None = None
+    """From `user_ended_at` to that."""
+    first_heard_at: float | None = None
+    """When the first sample of an answer was in the air."""
+    tool_ms: float = 0.0
+    """Of all its tool calls that have ended, together."""
+    false_alarms: int = 0
+    """Sounds, too short to be an interruption, while the agent spoke."""
+    underruns: int = 0
+    """Times the agent's voice ran out in the middle."""
+
+
+@attrs.frozen
+class LoopStalls:
+    """Steps of tasks that held the event loop up for longer than a `LoopWatch` allows."""
+
+    count: int = 0
+    total_ms: float = 0.0
+    longest_ms: float = 0.0
+    task: str | None = None
+    """Whose the longest was."""
+
+
+@attrs.frozen
+class Readings:
+    """What the parts of a session have counted up to now."""
+
+    dropped: Mapping[str, int] = attrs.Factory(dict)
+    """By channel."""
+    round_trip_ms: float | None = None
+    longest_round_trip_ms: float | None = None
+    """Of the latest pings."""
+    stalls: LoopStalls | None = None
+    """None where nobody watches."""
 
 
 @attrs.frozen
@@ -92,6 +141,26 @@ class SessionMetrics:
     """Of the agent's voice, out of the loudspeaker by its own account; the turn that is playing included."""
     microphone: DeviceMetrics | None = None
     speaker: DeviceMetrics | None = None
+    usage: TokenUsage = NOTHING
+    cost: float | None = None
+    """By the prices that the session was given; None without any, and where one is missing."""
+    average_first_delta_ms: float | None = None
+    """From the end of the user's speech to the first piece of an answer; None before the first."""
+    tool_ms: float = 0.0
+    """Of all tool calls together."""
+    false_alarm_count: int = 0
+    longest_round_trip_ms: float | None = None
+    """Of the latest pings."""
+    stalls: LoopStalls | None = None
+    """What held the event loop up; None without a `LoopWatch`."""
+
+
+def check_json(what: str, values: object) -> None:
+    """Raises: `ConfigError` for what JSON cannot hold."""
+    try:
+        json.dumps(values, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as failure:
+        raise ConfigError(f"{what} takes what JSON can hold, to be exported: {failure}") from None
 
 
 @attrs.define(eq=False)
@@ -104,22 +173,53 @@ class _Turn:
     agent_audio_ms: float = 0.0
     tools: dict[str, ToolUse] = attrs.Factory(dict)
     user_ended_at: float | None = None
+    first_delta_at: float | None = None
+    first_delta_ms: float | None = None
+    first_heard_at: float | None = None
     latency_ms: float | None = None
     interrupted: bool = False
     answered: bool = False
+    used: dict[int | str, TokenUsage] = attrs.Factory(dict)
+    """By response, and by item where it was transcribed: a server may tell it twice."""
+    metadata: dict[str, Any] = attrs.Factory(dict)
+    false_alarms: int = 0
+    underruns: int = 0
+
+    @property
+    def usage(self) -> TokenUsage:
+        return sum(self.used.values(), NOTHING)
+
+    @property
+    def tool_ms(self) -> float:
+        return sum(use.duration_ms or 0.0 for use in self.tools.values())
+
+    def since_user_ended_ms(self, at: float) -> float | None:
+        return None if self.user_ended_at is None else (at - self.user_ended_at) * 1000
 
 
 class ConversationTracker:
     """Follows a conversation. One turn is the user's words and all that the agent does until the user's next."""
 
-    def __init__(self, history: History, *, started_at: float, metadata: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        history: History,
+        *,
+        started_at: float,
+        metadata: Mapping[str, Any] | None = None,
+        began_at: float | None = None,
+    ) -> None:
+        """`began_at`: when the conversation began, if that was in an earlier session."""
+        self.began_at = started_at if began_at is None else began_at
         self._history = history
         self.started_at = started_at
         self.metadata: dict[str, Any] = dict(metadata or {})
         self.truncation_count = 0
         self._turns: list[_Turn] = []
-        self._said_at: dict[str, float] = {}
+        self._earlier = {entry.item_id for entry in history}
+        """Items of a session before this one: they are of none of its turns."""
+        self._turn_of_response: dict[int, _Turn] = {}
         self._turn_of_item: dict[str, _Turn] = {}
+        self._over: list[_Turn] = []
         self._now = started_at
 
     # --- what happened ----------------------------------------------------------------------------
@@ -136,23 +236,69 @@ class ConversationTracker:
 
     def item_seen(self, item_id: str, at: float) -> None:
         """An item of either side belongs to the turn in which it first appears."""
-        if item_id not in self._turn_of_item:
+        if item_id not in self._turn_of_item and item_id not in self._earlier:
             turn = self._current(at)
             self._turn_of_item[item_id] = turn
             turn.item_ids.append(item_id)
-            self._said_at[item_id] = at
+            entry = self._history.get(item_id)
+            if entry is not None and entry.at is None:
+                entry.at = at
 
-    def response_began(self, at: float) -> None:
-        self._current(at).answered = True
+    def item_replaced(self, item_id: str, new_id: str) -> None:
+        """The words of an item were edited: another stands in its place."""
+        turn = self._turn_of_item.pop(item_id, None)
+        if turn is None:
+            self._earlier.add(new_id)
+        else:
+            turn.item_ids[turn.item_ids.index(item_id)] = new_id
+            self._turn_of_item[new_id] = turn
+
+    def response_began(self, at: float, response: int = 0) -> None:
+        turn = self._turn_of_response[response] = self._current(at)
+        turn.answered = True
+
+    def response_used(self, response: int, usage: TokenUsage, at: float) -> None:
+        """What a response has cost: the turn that it answers, which may be over by now."""
+        turn = self._turn_of_response.setdefault(response, self._current(at))
+        turn.used[response] = usage
+        while len(self._turn_of_response) > RECENT_RESPONSES:
+            del self._turn_of_response[next(iter(self._turn_of_response))]
+
+    def transcription_used(self, item_id: str, usage: TokenUsage, at: float) -> None:
+        (self._turn_of_item.get(item_id) or self._current(at)).used[item_id] = usage
+
+    def annotate(self, values: Mapping[str, Any], turn_id: int | None = None) -> None:
+        """Note something about a turn; None is the one under way.
+
+        Raises: `ConfigError` for a turn that there is not, and for what JSON cannot hold.
+        """
+        check_json("annotate()", dict(values))
+        number = len(self._turns) if turn_id is None else turn_id
+        if not 1 <= number <= len(self._turns):
+            raise ConfigError(f"there is no turn {number}; so far there are {len(self._turns)}")
+        self._turns[number - 1].metadata.update(values)
+
+    def agent_began(self, at: float) -> None:
+        """The first piece of an answer has come."""
+        turn = self._current(at)
+        if turn.first_delta_at is None:
+            turn.first_delta_at, turn.first_delta_ms = at, turn.since_user_ended_ms(at)
 
     def agent_heard(self, at: float) -> None:
         """The first sample of an answer is in the air."""
         turn = self._current(at)
-        if turn.latency_ms is None and turn.user_ended_at is not None:
-            turn.latency_ms = (at - turn.user_ended_at) * 1000
+        if turn.first_heard_at is None:
+            turn.first_heard_at = at
+        if turn.latency_ms is None:
+            turn.latency_ms = turn.since_user_ended_ms(at)
 
-    def agent_played(self, at: float, heard_ms: float) -> None:
-        self._answered(at).agent_audio_ms += heard_ms
+    def agent_played(self, at: float, heard_ms: float, underruns: int = 0) -> None:
+        turn = self._answered(at)
+        turn.agent_audio_ms += heard_ms
+        turn.underruns += underruns
+
+    def false_alarm(self, at: float) -> None:
+        self._answered(at).false_alarms += 1
 
     def agent_interrupted(self, at: float) -> None:
         self._answered(at).interrupted = True
@@ -170,25 +316,22 @@ class ConversationTracker:
         self._now = at
         if self._turns and self._turns[-1].ended_at is None:
             self._turns[-1].ended_at = at
+            self._over.append(self._turns[-1])
 
     # --- what it amounts to -----------------------------------------------------------------------
 
     def turns(self) -> list[ConversationTurn]:
-        return [
-            ConversationTurn(
-                id=turn.id,
-                started_at=turn.started_at,
-                ended_at=turn.ended_at,
-                user_transcript=self._words(turn, "user"),
-                agent_transcript=self._words(turn, "assistant"),
-                user_audio_ms=turn.user_audio_ms,
-                agent_audio_ms=turn.agent_audio_ms,
-                tool_calls=tuple(turn.tools.values()),
-                latency_ms=turn.latency_ms,
-                interrupted=turn.interrupted,
-            )
-            for turn in self._turns
-        ]
+        return [self._as_told(turn) for turn in self._turns]
+
+    @property
+    def has_turns_over(self) -> bool:
+        """`take_turns_over` would give some."""
+        return bool(self._over)
+
+    def take_turns_over(self) -> list[ConversationTurn]:
+        """Those that have ended since this was last asked."""
+        over, self._over = self._over, []
+        return [self._as_told(turn) for turn in over]
 
     def transcript(self) -> list[TranscriptLine]:
         """What was said and heard, in order."""
@@ -200,20 +343,16 @@ class ConversationTracker:
                     TranscriptLine(
                         "user" if entry.role == "user" else "agent",
                         text,
-                        self._said_at.get(entry.item_id, self.started_at),
+                        self.started_at if entry.at is None else entry.at,
                         entry.truncated,
                     )
                 )
         return lines
 
-    def metrics(
-        self,
-        at: float,
-        dropped: Mapping[str, int],
-        *,
-        round_trip_ms: float | None = None,
-    ) -> SessionMetrics:
+    def metrics(self, at: float, readings: Readings, prices: Prices | None = None) -> SessionMetrics:
+        usage = sum((turn.usage for turn in self._turns), NOTHING)
         latencies = [turn.latency_ms for turn in self._turns if turn.latency_ms is not None]
+        first_deltas = [turn.first_delta_ms for turn in self._turns if turn.first_delta_ms is not None]
         return SessionMetrics(
             started_at=self.started_at,
             duration_s=at - self.started_at,
@@ -223,8 +362,15 @@ class ConversationTracker:
             interruption_count=sum(turn.interrupted for turn in self._turns),
             truncation_count=self.truncation_count,
             tool_call_count=sum(len(turn.tools) for turn in self._turns),
-            round_trip_ms=round_trip_ms,
-            dropped=dict(dropped),
+            usage=usage,
+            cost=prices.cost(usage) if prices is not None else None,
+            round_trip_ms=readings.round_trip_ms,
+            dropped=dict(readings.dropped),
+            average_first_delta_ms=sum(first_deltas) / len(first_deltas) if first_deltas else None,
+            tool_ms=sum(turn.tool_ms for turn in self._turns),
+            false_alarm_count=sum(turn.false_alarms for turn in self._turns),
+            longest_round_trip_ms=readings.longest_round_trip_ms,
+            stalls=readings.stalls,
         )
 
     # --- inside -----------------------------------------------------------------------------------
@@ -238,9 +384,34 @@ class ConversationTracker:
         current = self._current(at)
         return next((turn for turn in reversed(self._turns) if turn.answered), current)
 
+    def _as_told(self, turn: _Turn) -> ConversationTurn:
+        return ConversationTurn(
+            id=turn.id,
+            started_at=turn.started_at,
+            ended_at=turn.ended_at,
+            user_transcript=self._words(turn, "user"),
+            agent_transcript=self._words(turn, "assistant"),
+            user_audio_ms=turn.user_audio_ms,
+            agent_audio_ms=turn.agent_audio_ms,
+            tool_calls=tuple(turn.tools.values()),
+            latency_ms=turn.latency_ms,
+            interrupted=turn.interrupted,
+            user_ended_at=turn.user_ended_at,
+            first_delta_at=turn.first_delta_at,
+            first_delta_ms=turn.first_delta_ms,
+            first_heard_at=turn.first_heard_at,
+            tool_ms=turn.tool_ms,
+            false_alarms=turn.false_alarms,
+            underruns=turn.underruns,
+            item_ids=tuple(turn.item_ids),
+            usage=turn.usage,
+            metadata=dict(turn.metadata),
+        )
+
     def _begin(self, at: float) -> _Turn:
         if self._turns:
             self._turns[-1].ended_at = at
+            self._over.append(self._turns[-1])
         turn = _Turn(len(self._turns) + 1, at)
         self._turns.append(turn)
         return turn

@@ -12,9 +12,11 @@ import attrs
 import trio
 
 from trio_voice.audio import AudioFormat, Frame
-from trio_voice.channels import Send, SetMicrophone, UplinkItem
+from trio_voice.channels import EventFanOut, Send, SetMicrophone, UplinkItem
+from trio_voice.dialects import DIALECTS, Dialect
 from trio_voice.errors import WireLost
-from trio_voice.protocol import ClientEvent, InputAudioBufferAppend, InputAudioBufferCommit, encode
+from trio_voice.events import AudioSent
+from trio_voice.protocol import ClientEvent, InputAudioBufferAppend, InputAudioBufferCommit
 from trio_voice.utterances import SentAudio
 
 if TYPE_CHECKING:
@@ -38,19 +40,21 @@ async def run(
     sent: SentAudio,
     input_format: AudioFormat,
     statistics: UplinkStatistics,
+    dialect: Dialect = DIALECTS["trio-voice"],
+    fan_out: EventFanOut | None = None,
 ) -> None:
     """Send until the connection is cancelled. Frames are left alone until the conversation first sets the microphone;
-    those that have waited until then are stale, and dropped.
+    those that have waited until then are stale, and dropped. Who listens to the sound itself gets it by `fan_out`.
 
     Raises: `WireLost`, also when the conversation has given the connection up.
     Closes: its receiving ends.
     """
     gate = _Gate()
-    line = _Line(wire, sent)
+    line = _Line(wire, sent, dialect)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_send_control, line, control, gate)
         if frames is not None:
-            nursery.start_soon(_send_frames, line, frames, gate, input_format, statistics)
+            nursery.start_soon(_send_frames, line, frames, gate, input_format, statistics, fan_out)
 
 
 @attrs.define(eq=False)
@@ -78,6 +82,7 @@ class _Line:
 
     wire: Wire
     sent: SentAudio
+    dialect: Dialect
 
     async def send(self, event: ClientEvent) -> None:
         # Noted first: what is cut off half way may have arrived, and must not be missing when it is given again.
@@ -85,15 +90,16 @@ class _Line:
             self.sent.append(event.audio)
         elif isinstance(event, InputAudioBufferCommit):
             self.sent.commit()
-        await self.wire.send(encode(event))
+        await self.wire.send(self.dialect.frame(event))
 
 
 async def _send_control(line: _Line, control: trio.MemoryReceiveChannel[UplinkItem], gate: _Gate) -> None:
     with control:
         async for item in control:
             match item:
-                case Send(event):
-                    await line.send(event)
+                case Send(event, following):
+                    for each in (event, *following):
+                        await line.send(each)
                 case SetMicrophone():
                     gate.apply(item)
                     if gate.frames_over:
@@ -107,6 +113,7 @@ async def _send_frames(
     gate: _Gate,
     input_format: AudioFormat,
     statistics: UplinkStatistics,
+    fan_out: EventFanOut | None,
 ) -> None:
     with frames:
         await gate.is_set.wait()
@@ -125,6 +132,8 @@ async def _send_frames(
                     continue
             await line.send(InputAudioBufferAppend(audio=pcm))
             statistics.sent_audio_ms += frame_ms
+            if fan_out is not None and fan_out.wants_sound:
+                fan_out.emit(AudioSent(at=trio.current_time(), captured_at=frame.captured_at, pcm=pcm))
             if gate.tail_ms <= 0:
                 await _commit_if_due(line, gate)
     gate.frames_over = True

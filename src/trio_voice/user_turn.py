@@ -162,6 +162,7 @@ class UserTurn:
                 self.is_speaking = False
                 speaking = self.speaking()
                 if self._unduck() and speaking is not None:
+                    self.view.tracker.false_alarm(self.outbox.now)
                     self.outbox.emit(events.FalseAlarm(at=self.outbox.now, turn=speaking.turn))
             case _:
                 pass

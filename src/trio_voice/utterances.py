@@ -11,7 +11,7 @@ an outage is none: the uplink drops it.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 import attrs
@@ -76,6 +76,8 @@ class Utterances:
 
     push_to_talk: bool
     """We end utterances ourselves: whatever is not committed is under way."""
+    new_id: Callable[[str], str]
+    """Makes ids of our own."""
     lost: int = 0
     """Utterances that a lost connection took with it: longer than what is kept, or before too long an outage."""
     _sent: SentAudio | None = None
@@ -83,7 +85,6 @@ class Utterances:
     _wordless: dict[str, bytes] = attrs.Factory(dict)
     _carried: bytes = b""
     _lost_at: float = 0.0
-    _own_ids: int = 0
     _committed_id: str = ""
 
     @property
@@ -129,8 +130,7 @@ class Utterances:
             return
         self._lost_at = at
         while self._sent.unconfirmed:
-            self._own_ids += 1
-            self._keep(f"utterance_{self._own_ids}", *self._sent.unconfirmed.popleft())
+            self._keep(self.new_id("utterance"), *self._sent.unconfirmed.popleft())
         began_ms = self._sent.committed_ms if self.push_to_talk else self._began_ms
         if began_ms is not None and began_ms < self._sent.sent_ms:
             self._carried = self._sent.between(began_ms, self._sent.sent_ms)

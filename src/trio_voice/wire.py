@@ -20,6 +20,7 @@ import trio.abc
 import trio_websocket
 from wsproto.utilities import ProtocolError
 
+from trio_voice.config import url_shown
 from trio_voice.errors import WireLost
 from trio_voice.wire_stream import MESSAGE_QUEUE, RECEIVE_BYTES, WireStream
 
@@ -94,12 +95,16 @@ class Wire:
 
 @attrs.frozen
 class Address:
-    """Where to connect, and what to say in the handshake."""
+    """Where to connect, and what to say in the handshake. Neither its `repr` nor an error shows a key."""
 
-    url: str
-    headers: Sequence[tuple[str, str]] = ()
-    subprotocols: Sequence[str] = ()
+    url: str = attrs.field(repr=lambda url: repr(url_shown(url)))
+    headers: Sequence[tuple[str, str]] = attrs.field(default=(), repr=False)
+    subprotocols: Sequence[str] = attrs.field(default=(), repr=False)
     ssl_context: ssl.SSLContext | None = None
+
+    @property
+    def shown(self) -> str:
+        return url_shown(self.url)
 
 
 async def run(
@@ -116,10 +121,10 @@ async def run(
     Closes: the stream, within one second.
     """
     with trio.move_on_after(connect_timeout_s) as connecting:
-        watched = WireStream(stream or await _connect(address), MAX_MESSAGE_BYTES)
+        watched = WireStream(stream or await connect(address), MAX_MESSAGE_BYTES)
     if connecting.cancelled_caught:
         raise WireLost(
-            f"{address.url} did not answer within {connect_timeout_s:g} s; is the server up and the address right?",
+            f"{address.shown} did not answer within {connect_timeout_s:g} s; is the server up and the address right?",
             retryable=True,
         )
     refusals: list[BaseException] = []
@@ -191,11 +196,12 @@ async def _shake_hands(
     )
 
 
-async def _connect(address: Address) -> trio.abc.Stream:
+async def connect(address: Address) -> trio.abc.Stream:
+    """The byte stream to where `address` says, encrypted for `wss` and `https`. Raises: `WireLost`."""
     parts = urlsplit(address.url)
-    secure = parts.scheme == "wss"
+    secure = parts.scheme in ("wss", "https")
     if parts.hostname is None:
-        raise WireLost(f"{address.url} names no host; a URL looks like wss://host/v1/realtime", retryable=False)
+        raise WireLost(f"{address.shown} names no host; a URL looks like wss://host/v1/realtime", retryable=False)
     port = parts.port or (443 if secure else 80)
     try:
         if not secure:
@@ -230,10 +236,10 @@ async def _cancel_at_end(stream: WireStream, scope: trio.CancelScope) -> None:
 
 def _no_handshake(address: Address, stream: WireStream, timeout_s: float) -> WireLost:
     if refusal := _REFUSAL.match(stream.head):
-        return _rejected(address, int(refusal[1]), stream.head.partition(b"\r\n\r\n")[2])
+        return rejected(address, int(refusal[1]), stream.head.partition(b"\r\n\r\n")[2])
     if stream.ended.is_set():
-        return WireLost(f"{address.url} hung up during the handshake; does it speak WebSocket?", retryable=True)
-    return WireLost(f"{address.url} accepted the connection but no handshake within {timeout_s:g} s", retryable=True)
+        return WireLost(f"{address.shown} hung up during the handshake; does it speak WebSocket?", retryable=True)
+    return WireLost(f"{address.shown} accepted the connection but no handshake within {timeout_s:g} s", retryable=True)
 
 
 def _innermost(error: BaseException) -> BaseException:
@@ -246,15 +252,16 @@ def _refused(address: Address, error: BaseException) -> WireLost:
     if isinstance(error, WireLost):
         return error
     if isinstance(error, trio_websocket.ConnectionRejected):
-        return _rejected(address, error.status_code, error.body or b"")
-    return WireLost(f"{address.url}: the handshake failed ({error!r})", retryable=True)
+        return rejected(address, error.status_code, error.body or b"")
+    return WireLost(f"{address.shown}: the handshake failed ({error!r})", retryable=True)
 
 
-def _rejected(address: Address, status: int, body: bytes) -> WireLost:
+def rejected(address: Address, status: int, body: bytes) -> WireLost:
+    """What an HTTP answer that is none means: in the server's words, with what to do."""
     advice = _STATUS_ADVICE.get(status, "the server refused the connection")
     said = _message_in(body)
     return WireLost(
-        f"{address.url} answered {status}: {advice}" + (f" (it said: {said})" if said else ""),
+        f"{address.shown} answered {status}: {advice}" + (f" (it said: {said})" if said else ""),
         retryable=status not in _FATAL_STATUS,
     )
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 
+from trio_voice import ToolContext
 from trio_voice.demo.caller import SCRIPT, texts
 from trio_voice.demo.customer_service import AGENT
 from trio_voice.protocol import Item
 from trio_voice.server.speech.dialogue import Call, Say, reply
 
-TOOLS = {function.name: function for function in AGENT.tools}
+TOOLS = {function.name: function for function in AGENT.runnable}
 
 
 async def answer(items: list[Item], text: str) -> tuple[list[Call], str]:
@@ -17,7 +18,7 @@ async def answer(items: list[Item], text: str) -> tuple[list[Call], str]:
     items.append(Item.user_text(text))
     calls, spoken = [], []
     while True:
-        parts = reply(items, [function.wire_tool() for function in AGENT.tools], AGENT.instructions).parts
+        parts = reply(items, [function.wire_tool() for function in AGENT.runnable], AGENT.instructed(None)).parts
         for part in parts:
             match part:
                 case Say(words):
@@ -26,8 +27,7 @@ async def answer(items: list[Item], text: str) -> tuple[list[Call], str]:
                 case Call(name, arguments):
                     calls.append(part)
                     function, call_id = TOOLS[name], f"call_{len(items)}"
-                    result = function.function(**function.arguments(arguments))
-                    output = json.dumps(await result if function.is_async else result)
+                    output = json.dumps(await function.call(ToolContext(None), arguments))
                     items += [
                         Item.function_call(call_id, name, arguments),
                         Item.function_call_output(call_id, output),
@@ -68,4 +68,4 @@ async def test_the_caller_s_lines_in_order() -> None:
 
 
 async def test_an_unknown_order_is_admitted() -> None:
-    assert "no order" in (await TOOLS["lookup_order"].function(order_id="ORD-00000"))["error"]
+    assert "no order" in (await TOOLS["lookup_order"].call(ToolContext(None), '{"order_id": "ORD-00000"}'))["error"]

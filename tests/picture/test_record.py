@@ -138,8 +138,45 @@ def test_nothing_happened() -> None:
     assert record(Told(), 0.0).mean_latency_ms is None
 
 
+def coughed(alarm_at_s: float, *, interrupts: bool = False) -> Recording:
+    """A question, a cough of 0.3 s during the answer, and another question."""
+    told = Told()
+    told.listening(0.0)
+    told.speech(0.5, 500, 1.5, 1500)
+    told.user(1.5, "user_1", "where is it")
+    told.playback(2.0, 1)
+    told.events += sorted(_cough(alarm_at_s, interrupts=interrupts), key=lambda event: event.at)
+    told.speech(6.2, 6000, 7.5, 7000)
+    told.user(7.5, "user_2", "thank you")
+    return record(told, 10.0)
+
+
+def _cough(alarm_at_s: float, *, interrupts: bool) -> list[events.SessionEvent]:
+    told = Told()
+    told.speech(3.2, 3000, 3.9, 3300)
+    told.alarm(alarm_at_s)
+    if interrupts:
+        told.cut(3.6, 1, None)
+    return told.events
+
+
+@pytest.mark.parametrize("alarm_at_s", [3.85, 3.1], ids=["by the server", "by the microphone, first"])
+def test_a_false_alarm_is_no_turn_of_the_caller_and_takes_no_words(alarm_at_s: float) -> None:
+    recording = coughed(alarm_at_s)
+    assert [(span.start_s, span.words) for span in recording.caller] == [(0.5, "where is it"), (6.0, "thank you")]
+    (alarm,) = recording.false_alarms
+    assert [alarm.start_s, alarm.end_s] == pytest.approx([3.0, 3.3])
+
+
+def test_what_began_as_a_false_alarm_and_interrupts_is_the_caller_s_turn() -> None:
+    recording = coughed(3.4, interrupts=True)
+    assert recording.false_alarms == ()
+    assert [span.start_s for span in recording.caller] == [0.5, 3.0, 6.0]
+
+
 MOMENTS = st.floats(0, 20)
 SESSION_EVENTS = st.one_of(
+    st.builds(events.FalseAlarm, at=MOMENTS, turn=st.integers(1, 3)),
     st.builds(events.ListeningStarted, at=MOMENTS),
     st.builds(events.SpeechStart, at=MOMENTS, audio_ms=st.integers(0, 30_000)),
     st.builds(events.SpeechEnd, at=MOMENTS, audio_ms=st.integers(0, 30_000)),
@@ -167,6 +204,7 @@ def test_whatever_is_told_every_span_lies_within_the_conversation(told: list[eve
     told.sort(key=lambda event: event.at)
     recording = recording_of(told, started_at=0.0, ended_at=end)
     spans: list[Span] = [*recording.caller, *recording.agent, *recording.tools, *recording.latencies]
+    spans += recording.false_alarms
     for span in spans:
         assert 0 <= span.start_s <= span.end_s <= end
     for mark in recording.interruptions:

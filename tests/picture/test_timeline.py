@@ -10,7 +10,15 @@ from hypothesis import given, settings, strategies as st
 
 from picture.told import STARTED_AT, barge_in
 from trio_voice.picture.layout import LONGEST_ROW_S, PLOT_LEFT, PLOT_RIGHT, PLOT_WIDTH, rows_of
-from trio_voice.picture.record import AgentSpan, CallerSpan, ErrorMark, Recording, ToolSpan, recording_of
+from trio_voice.picture.record import (
+    AgentSpan,
+    CallerSpan,
+    ErrorMark,
+    FalseAlarmSpan,
+    Recording,
+    ToolSpan,
+    recording_of,
+)
 from trio_voice.picture.svg import text_width_px, wrapped
 from trio_voice.picture.timeline import draw_timeline, key_figures
 
@@ -190,3 +198,14 @@ def test_wrapped_lines_fit_and_lose_words_only_to_an_ellipsis(text: str, width_p
 def test_key_figures_count_errors_only_where_there_are_any() -> None:
     assert key_figures(Recording(duration_s=1)) == "1.0 s · 0 caller turns · 0 interruptions · 0 tool calls"
     assert key_figures(Recording(duration_s=1, errors=(ErrorMark(0, "x", "server"),))).endswith("· 1 error")
+
+
+def test_a_false_alarm_is_seen_and_counted() -> None:
+    recording = attrs.evolve(barge_in_recording(), false_alarms=(FalseAlarmSpan(4.0, 4.3),))
+    picture = drawn(recording)
+    (alarm,) = with_tooltip(picture, "rect", "False alarm")
+    (row,) = rows_of(recording)
+    assert x_extent(alarm) == pytest.approx((row.x(4.0), row.x(4.3)), abs=0.2)
+    assert "1 false alarm" in key_figures(recording)
+    assert "false alarm" in shown(picture)
+    assert "false alarm" not in shown(drawn(barge_in_recording()))

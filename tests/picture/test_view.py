@@ -169,7 +169,7 @@ def test_a_terminal_without_unicode_is_written_in_ascii() -> None:
     told.user(9.0, "u", "漢字 and ✂")
     for event in told.events:
         for entry in view.scene.apply(event):
-            console.print(view.plain_line(entry))
+            console.print(view.wording.plain_line(entry, entry.at))
     console.print(view.render())
     console.file.flush()
     assert b"-- interrupted" in raw.getvalue()

@@ -23,6 +23,9 @@ class Told:
         self._tell(events.SpeechStart, at_s, audio_ms=audio_ms)
         self._tell(events.SpeechEnd, until_s, audio_ms=until_audio_ms)
 
+    def alarm(self, at_s: float) -> None:
+        self._tell(events.FalseAlarm, at_s, turn=1)
+
     def user(self, at_s: float, item_id: str, text: str) -> None:
         self._tell(events.Transcript, at_s, role="user", item_id=item_id, delta=text, text=text, final=True)
 

@@ -6,8 +6,8 @@ import json
 
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
-from openai_oracle import CLIENT_MODELS, examples, missing, validate
 
+from openai_oracle import CLIENT_MODELS, examples, missing, validate
 from trio_voice import protocol as p
 from trio_voice.protocol import CLIENT_EVENTS, Item, decode_client_event, encode, wire_name
 

@@ -139,7 +139,7 @@ def test_what_the_user_said_is_corrected_by_the_whole_transcript() -> None:
 def test_a_call_and_its_output_are_kept() -> None:
     history = history_of(on.ResponseOutputItemAdded(item=Item.function_call("call_1", "weather", "", id="f")))
     history.apply(on.ResponseOutputItemDone(item=Item.function_call("call_1", "weather", '{"city":"Oslo"}', id="f")))
-    history.record_output("call_1", "o", '"rain"')
+    history.add(Item.function_call_output("call_1", '"rain"', id="o"))
     call, output = history
     assert (call.kind, call.call_id, call.name, call.arguments) == (
         "function_call",

@@ -9,8 +9,8 @@ from typing import Any, get_args
 import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
-from openai_oracle import SERVER_MODELS, examples, missing, validate
 
+from openai_oracle import SERVER_MODELS, examples, missing, validate
 from trio_voice import protocol as p
 from trio_voice.protocol import BETA_SERVER_EVENTS, SERVER_EVENTS, decode_server_event, encode, wire_name
 

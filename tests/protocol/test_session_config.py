@@ -9,8 +9,8 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from openai.types.realtime import RealtimeSessionCreateRequest
-from openai_oracle import examples
 
+from openai_oracle import examples
 from trio_voice.protocol import (
     AudioConfig,
     AudioInput,

@@ -20,9 +20,10 @@ import attrs
 import pytest
 import trio
 
-from trio_voice import WireLost, downlink, liveness, supervisor, uplink, wire
+from trio_voice import WireLost, conversation, downlink, liveness, supervisor, tools, uplink, wire
 from trio_voice.channels import FromServer, offer
 from trio_voice.conversation import _Conductor
+from trio_voice.outbox import Outbox
 from trio_voice.playback_buffer import PlaybackBuffer
 from trio_voice.protocol.server_events import ResponseCreated, SessionUpdated
 from trio_voice.protocol.turns import ResponseArbiter
@@ -30,6 +31,7 @@ from trio_voice.testing import conversing, simulate
 from trio_voice.testing.faults import Fault
 from trio_voice.testing.people import Action, Plan, PlannedFault, plan_of
 from trio_voice.testing.spreading import spread
+from trio_voice.tool_calls import ToolCalls
 from trio_voice.tool_ledger import ToolLedger
 from trio_voice.utterances import Utterances
 
@@ -54,6 +56,10 @@ TALK = (
 )
 
 
+TOOL_SEED = 8
+"""Of a conversation in which the agent calls several tools."""
+
+
 def planned(kind: Any, state: Any, at_s: float = 3.0, **more: Any) -> PlannedFault:
     return PlannedFault(at_s, state, Fault(kind, **more))
 
@@ -72,6 +78,22 @@ def test_whole_conversations_break_no_rule() -> None:
     assert tally.conversations >= 2
     assert tally.faults.total() > 0
     assert tally.interruptions > 0
+
+
+@pytest.mark.other_shapes("the beta, and servers that lack something")
+@pytest.mark.parametrize("dialect", ["trio-voice-beta", "speaches", "hf-s2s"])
+@pytest.mark.parametrize("seed", [3, 8])
+def test_the_same_rules_hold_over_other_dialects(dialect: str, seed: int) -> None:
+    held = attrs.evolve(plan_of(seed, 0.6, faults_per_minute=4), dialect=dialect)
+    outcome = conversing.converse(held)
+    assert outcome.violations == ()
+    assert outcome.turns > 2
+
+
+@pytest.mark.other_shapes("a server that lacks something")
+def test_what_a_dialect_lacks_is_missed_when_it_is_sent_all_the_same(monkeypatch: Patch) -> None:
+    monkeypatch.setattr(conversation, "Outbox", lambda *ends, dialect, **more: Outbox(*ends, **more))
+    assert "accepted by the server" in rules(conversing.converse(plan(dialect="speaches")))
 
 
 def test_without_bytes_the_same_rules_hold() -> None:
@@ -243,6 +265,71 @@ def a_probe_waits_for_nothing(patch: Patch) -> None:
     patch.setattr(liveness, "_probe", probe)
 
 
+def approval_is_asked_for_twice(patch: Patch) -> None:
+    wanted = ToolCalls._approval_wanted
+    patch.setattr(ToolCalls, "_approval_wanted", lambda self, news: (wanted(self, news), wanted(self, news)))
+
+
+def nobody_is_asked(patch: Patch) -> None:
+    patch.setattr(tools._Executor, "_needs_approval", lambda self, call: False)
+
+
+def an_approval_is_lost(patch: Patch) -> None:
+    decide = tools._Approval.decide
+    patch.setattr(tools._Approval, "decide", lambda self, given, reason: decide(self, False, reason))
+
+
+def nobody_is_admitted(patch: Patch) -> None:
+    patch.setattr(tools._Line, "_admit", lambda self: None)
+
+
+def nobody_looks_at_the_clock(patch: Patch) -> None:
+    restart = tools._Call.restart_clock
+
+    def late(self: tools._Call) -> None:
+        restart(self)
+        self.clock.deadline += 60
+
+    patch.setattr(tools._Call, "restart_clock", late)
+
+
+def the_later_result_is_told_twice(patch: Patch) -> None:
+    tell = ToolCalls._tell_later
+    patch.setattr(ToolCalls, "_tell_later", lambda self, result: (tell(self, result), tell(self, result))[1])
+
+
+def the_later_result_is_not_told(patch: Patch) -> None:
+    patch.setattr(ToolCalls, "_tell_later", lambda self, result: "result_1")
+
+
+TOOLS_BROKEN: list[tuple[str, Callable[[Patch], None], str]] = [
+    ("asked once", approval_is_asked_for_twice, "pay"),
+    ("approved first", nobody_is_asked, "pay"),
+    ("approved first", an_approval_is_lost, "pay"),
+    ("every call is answered", nobody_is_admitted, "one_at_a_time"),
+    ("answered in time", nobody_looks_at_the_clock, "hang"),
+    ("result once", the_later_result_is_told_twice, "search_widely"),
+    ("result once", the_later_result_is_not_told, "search_widely"),
+]
+
+
+@pytest.mark.parametrize("name", sorted({name for _, _, name in TOOLS_BROKEN}))
+def test_the_rules_hold_for_each_tool(name: str) -> None:
+    outcome = conversing.converse(plan(seed=TOOL_SEED, tools=(name,)))
+    assert rules(outcome) == set()
+    assert outcome.tools[name] >= 2
+
+
+@pytest.mark.parametrize(
+    ("rule", "break_it", "name"), TOOLS_BROKEN, ids=[f"{b[0]}: {b[1].__name__}" for b in TOOLS_BROKEN]
+)
+def test_a_broken_rule_of_tools_is_found(
+    rule: str, break_it: Callable[[Patch], None], name: str, monkeypatch: Patch
+) -> None:
+    break_it(monkeypatch)
+    assert rule in rules(conversing.converse(plan(seed=TOOL_SEED, tools=(name,))))
+
+
 DUPLICATES = (planned("duplicates", "listening", 0.0),)
 RESET = (planned("reset", "responding"), planned("reset", "listening", 7.0))
 
@@ -294,6 +381,14 @@ def test_an_utterance_that_was_lost_is_found(monkeypatch: Patch) -> None:
     assert rules(conversing.converse(spoken)) == set()
     monkeypatch.setattr(Utterances, "wordless", {})
     assert "every utterance" in rules(conversing.converse(spoken))
+
+
+def test_a_collision_that_the_user_is_told_of_is_found(monkeypatch: Patch) -> None:
+    eager = attrs.evolve(plan(), actions=(Action(0.5, "respond"), *[Action(0.05, "respond")] * 4))
+    assert rules(conversing.converse(eager)) == set()
+    monkeypatch.setattr(ResponseArbiter, "request", lambda self, event: event)
+    monkeypatch.setattr("trio_voice.conversation.HARMLESS_ERRORS", ())
+    assert "one response at a time" in rules(conversing.converse(eager))
 
 
 def test_a_violation_is_told_made_smaller_and_ends_with_one(monkeypatch: Patch) -> None:

@@ -1,8 +1,9 @@
-"""The command line: `trio-voice demo | talk | serve | devices | doctor`. Options and help here, the work beside it.
+"""The command line: `trio-voice demo | talk | replay | serve | devices | doctor`. Options here, the work beside it.
 
 running.py   from a command to an exit status: signals, errors
 talking.py   talk      writing.py   talk --text
 serving.py   serve     sound_check.py   devices --test
+replaying.py replay
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ def main(log_level: str) -> None:
       trio-voice demo               hear two parties talk; needs no key, no network, no sound card
       trio-voice talk               talk to an agent yourself, in your own voice
       trio-voice talk --text        ... in writing
+      trio-voice replay FILE        a conversation again, from its journal
       trio-voice devices --test     whether microphone and loudspeaker work
       trio-voice doctor             what is missing here, and how to get it
 
@@ -82,6 +84,7 @@ def demo(out: Path, url: str | None) -> None:
 @click.option(
     "--azure", metavar="RESOURCE", help="Azure OpenAI: the name of the resource. Needs --model and --api-key."
 )
+@click.option("--dialect", metavar="NAME", help="What kind of server it is: openai, xai, qwen … (docs: dialects).")
 @click.option("--local", is_flag=True, help="Start the local server although there is a key.")
 @click.option("--agent", metavar="MODULE:NAME", default="trio_voice.demo.customer_service:AGENT", show_default=True)
 @click.option("--mic", metavar="DEVICE|FILE.wav", help="A microphone by name or number, or a file to be heard.")
@@ -99,6 +102,10 @@ def demo(out: Path, url: str | None) -> None:
 @click.option("--text", is_flag=True, help="Write in place of speaking: a line is a message. Ends with the input.")
 @click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="End by itself after this long.")
 @click.option("--summary", type=click.Path(dir_okay=False, path_type=Path), help="A file for the summary, as JSON.")
+@click.option(
+    "--journal", type=click.Path(dir_okay=False, path_type=Path), help="A file for every event; `replay` shows it."
+)
+@click.option("--journal-sound", is_flag=True, help="Keep the sound in the journal too: yours and the agent's.")
 @click.pass_context
 def talk(context: click.Context, /, **options: Any) -> None:
     """Talk to an agent: your microphone, your loudspeaker, a live transcript.
@@ -118,12 +125,39 @@ def talk(context: click.Context, /, **options: Any) -> None:
       trio-voice talk --agent mine:AGENT               AGENT in mine.py, in this folder
       trio-voice talk --url ws://127.0.0.1:8765/v1/realtime
       trio-voice talk --azure RESOURCE --model DEPLOYMENT --api-key KEY
+      trio-voice talk --dialect xai --api-key KEY
     """
+    if options["journal_sound"] and options["journal"] is None:
+        raise click.UsageError("--journal-sound says what --journal FILE is to keep; give the file.")
     if options["text"] and options["mic"]:
         raise click.UsageError("--text is without a microphone; leave out one of --text and --mic.")
     source = context.get_parameter_source("api_key")
     options["key_from_environment"] = source is click.core.ParameterSource.ENVIRONMENT
     running.run(partial(talk_to_agent, options, Console()))
+
+
+@main.command()
+@click.argument("journal", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="A folder for the picture and the sound.")
+@click.option("--play", is_flag=True, help="Play both sides, in real time. Needs a journal with sound.")
+@click.option("--speaker", metavar="DEVICE|FILE.wav", help="With --play: where. Default: the default one.")
+def replay(journal: Path, **options: Any) -> None:
+    """Show a conversation again from its journal: who said what and when, what was heard of it, what the tools did.
+
+    The journal is what `talk --journal FILE`, `demo` and `trio_voice.journal.write` leave. With --out the folder gets
+    timeline.svg, and conversation.wav where the journal has sound.
+
+    \b
+    Examples:
+      trio-voice replay demo-out/journal.jsonl
+      trio-voice replay talk.jsonl --out talk
+      trio-voice replay talk.jsonl --play
+    """
+    if options["speaker"] is not None and not options["play"]:
+        raise click.UsageError("--speaker says where --play is to be heard; add --play.")
+    from trio_voice.cli import replaying
+
+    running.run(partial(replaying.replay, journal, options, Console()))
 
 
 @main.command()
@@ -136,6 +170,8 @@ def talk(context: click.Context, /, **options: Any) -> None:
 @click.option("--llm", metavar="URL", help="Who answers, in place of rules: an OpenAI-compatible chat endpoint.")
 @click.option("--llm-model", default="default", show_default=True, help="The model's name there.")
 @click.option("--llm-key", envvar="TRIO_VOICE_LLM_KEY", show_envvar=True, help="The key there, if it wants one.")
+@click.option("--beta", is_flag=True, help="Speak the protocol's beta shape, as older servers do.")
+@click.option("--dialect", metavar="NAME", help="Play another server: qwen, xai, speaches … (docs: dialects).")
 @click.option("--until-stdin-ends", is_flag=True, hidden=True)
 def serve(**options: Any) -> None:
     """Run the local Realtime server: it hears, answers and speaks on this machine, with no key and no network.
@@ -147,11 +183,34 @@ def serve(**options: Any) -> None:
     Examples:
       trio-voice serve
       trio-voice serve --port 0 --api-key secret
+      trio-voice serve --beta                         the same conversation in the beta's shape
       trio-voice serve --llm http://localhost:11434/v1 --llm-model qwen3      a model in Ollama answers
     """
     from trio_voice.cli import serving
 
     running.run(partial(serving.serve, options), linger_s=serving.LINGER_S)
+
+
+@main.command()
+@click.option("--url", help="A Realtime server. Default: OpenAI where OPENAI_API_KEY is set, else a local server.")
+@click.option("--agent", metavar="MODULE:NAME", default="trio_voice.demo.customer_service:AGENT", show_default=True)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Where the page is.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0 takes a free one.")
+def web(**options: Any) -> None:
+    """Talk to an agent in a browser: its microphone and loudspeaker, with its echo cancellation.
+
+    Each page that is opened is a conversation of its own. Browsers give the microphone only to pages of this computer,
+    or of an https address. Ctrl-C ends it. Needs the extra [browser].
+
+    \b
+    Examples:
+      trio-voice web
+      trio-voice web --agent mine:AGENT --port 0
+      trio-voice web --url ws://127.0.0.1:8765/v1/realtime
+    """
+    from trio_voice.cli import web as page
+
+    running.run(partial(page.serve, options, Console()))
 
 
 @main.command()

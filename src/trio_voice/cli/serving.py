@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import trio
 
 from trio_voice.cli.running import Ending, tell
-from trio_voice.errors import TrioVoiceError
+from trio_voice.errors import ConfigError, TrioVoiceError
 
 LINGER_S = 1.0
 """Connections are closed in this time. Engines that are still loading cannot be stopped, and are not waited for."""
@@ -21,6 +21,7 @@ LLM_PATIENCE_S = 3.0
 async def serve(options: dict[str, Any], ending: Ending) -> None:
     """Serve until told to end. Raises: `EngineMissing`; `TrioVoiceError` when it cannot listen."""
     from trio_voice.server.listen import LOOPBACK_HOSTS, serve
+    from trio_voice.server.server_settings import ServerSettings
     from trio_voice.server.speech.brain import SpeechBrain
 
     dialogue = None
@@ -30,7 +31,11 @@ async def serve(options: dict[str, Any], ending: Ending) -> None:
         dialogue = LlmDialogue(options["llm"], options["llm_model"], options["llm_key"])
     brain = SpeechBrain(llm=dialogue)
     host, port, key = options["host"], options["port"], options["api_key"]
-    listen = partial(serve, brain, host=host, port=port, api_key=key, session_limit_s=options["session_limit"])
+    if options["beta"] and options["dialect"]:
+        raise ConfigError("--beta is --dialect trio-voice-beta; leave out one of them")
+    dialect = "trio-voice-beta" if options["beta"] else options["dialect"] or "trio-voice"
+    settings = ServerSettings(api_key=key, session_limit_s=options["session_limit"], dialect=dialect)
+    listen = partial(serve, brain, host=host, port=port, settings=settings)
     async with trio.open_nursery() as nursery:
         try:
             listening = await nursery.start(listen)

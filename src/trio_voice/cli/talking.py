@@ -17,10 +17,11 @@ import attrs
 import trio
 from rich.console import Console
 
+from trio_voice import journal
 from trio_voice.agent import RealtimeAgent
 from trio_voice.cli import writing
 from trio_voice.cli.running import Ending
-from trio_voice.config import AgentCapability, AudioInputConfig, ConnectionOptions
+from trio_voice.config import AgentCapability, AudioInputConfig, ConnectionOptions, url_shown
 from trio_voice.devices.meter import Meter, MeteredMicrophone, MeteredSpeaker
 from trio_voice.errors import ConfigError, DeviceError
 from trio_voice.session import RealtimeSession
@@ -67,32 +68,48 @@ async def talk(options: dict[str, Any], console: Console, ending: Ending) -> Non
         page = session.events(protocol=True, audio=True) if in_writing else None
         entered = False
         try:
-            async with trio.open_nursery() as screen, session:
-                entered = ending.is_normal = True
-                with trio.move_on_after(options["seconds"] or float("inf")):
-                    if page is not None:
-                        _say_connected(connection, console)
-                        await writing.converse(session, page, console)
-                    else:
-                        show = partial(view.show, session, console=console, title=connection.url, levels=levels)
-                        await screen.start(_show_to_the_end, show, ending)
-                        await session.start_listening()
-                        if not console.is_terminal:  # there the view says so
+            async with trio.open_nursery() as beside:
+                if options["journal"] is not None:
+                    await beside.start(_keep_journal_to_the_end, session, options)
+                async with session:
+                    entered = ending.is_normal = True
+                    with trio.move_on_after(options["seconds"] or float("inf")):
+                        if page is not None:
                             _say_connected(connection, console)
-                        await trio.sleep_forever()
+                            await writing.converse(session, page, console)
+                        else:
+                            title = url_shown(connection.url)
+                            show = partial(view.show, session, console=console, title=title, levels=levels)
+                            await beside.start(_show_to_the_end, show, ending)
+                            await session.start_listening()
+                            if not console.is_terminal:  # there the view says so
+                                _say_connected(connection, console)
+                            await trio.sleep_forever()
         finally:
             if entered:
                 _tell(session.summary(), options["summary"], console)
 
 
 def _say_connected(connection: ConnectionOptions, console: Console) -> None:
-    console.print(f"Connected to {connection.url}", soft_wrap=True, highlight=False, markup=False, style="dim")
+    console.print(
+        f"Connected to {url_shown(connection.url)}", soft_wrap=True, highlight=False, markup=False, style="dim"
+    )
 
 
 async def _show_to_the_end(show: Any, ending: Ending, *, task_status: trio.TaskStatus[None]) -> None:
     """Shielded, as the last words come when the session ends; with it `show` ends by itself."""
     with trio.CancelScope(shield=True), ending.keys_unseen():
         await show(task_status=task_status)
+
+
+async def _keep_journal_to_the_end(
+    session: RealtimeSession, options: dict[str, Any], *, task_status: trio.TaskStatus[None]
+) -> None:
+    """Shielded likewise."""
+    path: Path = options["journal"]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with trio.CancelScope(shield=True):
+        await journal.write(session, path, sound=options["journal_sound"], task_status=task_status)
 
 
 async def _local_connection(options: dict[str, Any], stack: AsyncExitStack, console: Console) -> ConnectionOptions:
@@ -111,21 +128,28 @@ def _remote_connection(options: dict[str, Any]) -> ConnectionOptions | None:
     Raises: `ConfigError` where they contradict each other, or a key would travel in the clear.
     """
     url, key, model, azure = options["url"], options["api_key"], options["model"], options["azure"]
+    dialect = options["dialect"]
     named = [flag for flag, given in (("--url", url), ("--azure", azure), ("--local", options["local"])) if given]
     if len(named) > 1:
         raise ConfigError(f"{' and '.join(named)} each name a server; give one of them")
+    if dialect and (azure or options["local"]):
+        raise ConfigError(f"{named[0]} says which dialect it is; leave out --dialect")
     if azure:
         if not (key and model):
             raise ConfigError("--azure needs --model (the name of the deployment) and --api-key, or OPENAI_API_KEY")
         host = azure if "." in azure else f"{azure}.openai.azure.com"
-        return ConnectionOptions(url=f"wss://{host}/openai/v1/realtime", model=model, api_key=key, azure=True)
+        return ConnectionOptions(url=f"wss://{host}/openai/v1/realtime", model=model, api_key=key, dialect="azure")
     if url:
         if key and options["key_from_environment"] and _in_the_clear(url):
             raise ConfigError(
                 f"OPENAI_API_KEY would go to {urlsplit(url).hostname} unencrypted: use wss://, "
                 "or name the key for this server with --api-key"
             )
-        return ConnectionOptions(url=url, model=model, api_key=key)
+        return ConnectionOptions(url=url, model=model, api_key=key, dialect=dialect)
+    if dialect:
+        key = key if not options["key_from_environment"] or dialect == "openai" else None  # it is OpenAI's key
+        chosen = {} if model is None else {"model": model}
+        return ConnectionOptions(dialect=dialect, api_key=key, **chosen)
     if key and not options["local"]:
         return ConnectionOptions(url=OPENAI_URL, model=model or OPENAI_MODEL, api_key=key)
     return None

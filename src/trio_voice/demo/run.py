@@ -93,9 +93,9 @@ async def _converse(url: str, out: Path, console: Console) -> Conversation:
         speaker=speaker,
         metadata={"channel": "demonstration", "server": url},
     )
-    log, record = session.events(protocol=True), session.events()  # both end with the session
+    record = session.events()  # it ends with the session, as the journal does
     async with trio.open_nursery() as writers:
-        writers.start_soon(journal.write, log, out / "journal.jsonl")
+        await writers.start(partial(journal.write, session, out / "journal.jsonl", sound=True))
         writers.start_soon(_keep, record, conversation.events)
         async with session, trio.open_nursery() as screen:
             conversation.started_at = session.tracker.started_at
@@ -176,7 +176,7 @@ def _tell(conversation: Conversation, shortcomings: list[str], out: Path, consol
         ("conversation.wav", "hear it: caller left, agent as heard right"),
         ("timeline.svg", "see it"),
         ("summary.json", "the session's own account"),
-        ("journal.jsonl", "every event with its time"),
+        ("journal.jsonl", "every event with its time, and the sound: trio-voice replay"),
     ):
         console.print(f"  {out / name}  [dim]{what}[/]", soft_wrap=True)
     for shortcoming in shortcomings:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import attrs
 
@@ -72,6 +72,14 @@ class OpenSpeaker(Protocol):
         A speaker has no call to raise from, as a microphone has `receive`: who opened it waits here, and a session
         opens it again.
         """
+
+
+@runtime_checkable
+class FlushableSpeaker(OpenSpeaker, Protocol):
+    """A speaker that holds sound for longer than a block, and can be made to forget it."""
+
+    def flush(self) -> None:
+        """Forget all that was pulled and has not reached the air. Never waits; from here on nothing is unheard."""
 
 
 class Speaker(Protocol):

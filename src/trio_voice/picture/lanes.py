@@ -45,6 +45,7 @@ class RowPainter:
     def __init__(self, drawing: Drawing, recording: Recording, row: Row) -> None:
         self.drawing, self.recording, self.row = drawing, recording, row
         self.caller = [span for span in recording.caller if row.shows(span)]
+        self.alarms = [span for span in recording.false_alarms if row.shows(span)]
         self.agent = [span for span in recording.agent if row.shows(span)]
         self.ghosts = [span for span in recording.discarded if row.shows(span)]
         self.tools = [span for span in recording.tools if row.shows(span)]
@@ -149,6 +150,9 @@ class RowPainter:
             visible = attrs.evolve(ghost, end_s=min([ghost.end_s, *later]))
             if visible.end_s > self.row.start_s:
                 self._block(visible, agent_y, "url(#hatch)", layout.GHOST_EDGE, title)
+        for alarm in self.alarms:
+            title = f"False alarm, {_span_words(alarm)}: too short to interrupt"
+            self._block(alarm, caller_y, layout.GHOST_BLOCK, layout.GHOST_EDGE, title)
         for said in self.caller:
             title = f"Caller, {_span_words(said)}: {said.words}"
             self._block(said, caller_y, layout.CALLER_BLOCK, layout.CALLER, title)

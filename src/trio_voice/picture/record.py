@@ -39,6 +39,14 @@ class CallerSpan:
 
 
 @attrs.frozen
+class FalseAlarmSpan:
+    """A sound, too short to be an interruption, while the agent spoke."""
+
+    start_s: float
+    end_s: float
+
+
+@attrs.frozen
 class AgentSpan:
     """The agent is heard: from the first sample in the air to the last, or to the cut."""
 
@@ -79,7 +87,7 @@ class InterruptionMark:
 
     turn: int
     at_s: float
-    cause: Literal["speech", "manual"]
+    cause: Literal["speech", "manual", "guardrail"]
     heard_ms: int
     discarded_ms: int
     after_onset_ms: float | None
@@ -119,6 +127,7 @@ class Recording:
 
     duration_s: float
     caller: tuple[CallerSpan, ...] = ()
+    false_alarms: tuple[FalseAlarmSpan, ...] = ()
     agent: tuple[AgentSpan, ...] = ()
     discarded: tuple[DiscardedSpan, ...] = ()
     tools: tuple[ToolSpan, ...] = ()
@@ -164,6 +173,7 @@ def recording_of(
     return Recording(
         duration_s=fold.duration_s,
         caller=tuple(caller),
+        false_alarms=tuple(fold.false_alarms()),
         agent=tuple(fold.agent_spans()),
         discarded=tuple(fold.discarded_spans()),
         tools=tuple(fold.tool_spans()),
@@ -222,6 +232,10 @@ class _Fold:
     _origin_s: float | None = None
     """Where `audio_ms` of the speech events counts from."""
     _speech: list[tuple[float, float | None]] = attrs.Factory(list)
+    _alarms: set[int] = attrs.Factory(set)
+    """Which of them were false alarms."""
+    _alarm_s: float | None = None
+    """One that was noticed before the server told of it: the microphone's own detection is quicker."""
     _said: dict[str, _Words] = attrs.Factory(dict)
     _answers: dict[int, _Answer] = attrs.Factory(dict)
     _answer_of_item: dict[str, _Answer] = attrs.Factory(dict)
@@ -245,10 +259,18 @@ class _Fold:
                 self._origin_s = at_s
             case events.SpeechStart():
                 self._speech.append((self._audio_position(event.audio_ms, at_s), None))
+                if self._alarm_s is not None and at_s - self._alarm_s <= LATE_S:
+                    self._alarms.add(len(self._speech) - 1)
+                self._alarm_s = None
             case events.SpeechEnd() if self._speech and self._speech[-1][1] is None:
                 start_s = self._speech[-1][0]
                 end_s = self._audio_position(event.audio_ms, at_s, rebase=False)
                 self._speech[-1] = (start_s, min(max(end_s, start_s), at_s))
+            case events.FalseAlarm():
+                if self._speech and self._speech[-1][1] is None:
+                    self._alarms.add(len(self._speech) - 1)
+                else:
+                    self._alarm_s = at_s
             case events.Transcript(role="user"):
                 words = self._said.setdefault(event.item_id, _Words(event.item_id, at_s=at_s))
                 words.text = event.text
@@ -264,6 +286,8 @@ class _Fold:
             case events.Interruption():
                 answer = self._answer(event.turn)
                 answer.cut, answer.ended_s = event, at_s
+                if event.cause == "speech" and self._speech and self._speech[-1][1] is None:
+                    self._alarms.discard(len(self._speech) - 1)  # it went on, and was meant after all
             case events.ToolCalled():
                 self._calls[event.call_id] = (event, None)
             case events.ToolFinished() if event.call_id in self._calls:
@@ -300,7 +324,7 @@ class _Fold:
 
         Transcripts may come late, but they come in the order of the speech.
         """
-        spans = [CallerSpan(start, self.duration_s if end is None else end, "") for start, end in self._speech]
+        spans = [CallerSpan(start, end, "") for index, start, end in self._spoken() if index not in self._alarms]
         free = 0
         typed: list[CallerSpan] = []
         for words in self._said.values():
@@ -310,6 +334,14 @@ class _Fold:
             elif words.text.strip():
                 typed.append(CallerSpan(words.at_s, words.at_s, words.text.strip()))
         return spans + typed
+
+    def false_alarms(self) -> list[FalseAlarmSpan]:
+        return [FalseAlarmSpan(start, end) for index, start, end in self._spoken() if index in self._alarms]
+
+    def _spoken(self) -> Iterable[tuple[int, float, float]]:
+        return (
+            (index, start, self.duration_s if end is None else end) for index, (start, end) in enumerate(self._speech)
+        )
 
     def _heard_answers(self) -> list[tuple[_Answer, float, float]]:
         return [

@@ -106,6 +106,10 @@ class Scene:
                 return self._report(self.entries)
         return []
 
+    def rest(self) -> list[Entry]:
+        """What has not been handed out yet: the events ended in the middle of the conversation."""
+        return self._report(self.entries)
+
     def _append(self, entry: Entry) -> Entry:
         self.entries.append(entry)
         del self.entries[:-MOST_ENTRIES]

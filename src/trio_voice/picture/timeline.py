@@ -56,6 +56,8 @@ def key_figures(recording: Recording) -> str:
     figures = [f"{recording.duration_s:.1f} s"]
     figures.append(_counted(len(recording.caller), "caller turn"))
     figures.append(_counted(len(recording.interruptions), "interruption"))
+    if recording.false_alarms:
+        figures.append(_counted(len(recording.false_alarms), "false alarm"))
     if recording.mean_latency_ms is not None:
         figures.append(f"mean latency {recording.mean_latency_ms:.0f} ms")
     figures.append(_counted(len(recording.tools), "tool call"))
@@ -72,6 +74,7 @@ def _draw_legend(drawing: Drawing, recording: Recording) -> None:
     x, y = float(MARGIN), HEADER_HEIGHT - 20.0
     entries = [
         ("caller speaks", layout.CALLER_BLOCK, layout.CALLER, True),
+        ("false alarm", layout.GHOST_BLOCK, layout.GHOST_EDGE, bool(recording.false_alarms)),
         ("agent, as heard", layout.AGENT_BLOCK, layout.AGENT, True),
         ("discarded, never played", "url(#hatch)", layout.GHOST, bool(recording.discarded)),
         ("tool runs", layout.TOOL_BLOCK, layout.TOOL, bool(recording.tools)),

@@ -20,8 +20,8 @@ from rich.segment import Segment
 from rich.style import Style
 from rich.text import Text
 
-from trio_voice.picture.lanes import short_json
 from trio_voice.picture.scene import Entry, Scene
+from trio_voice.picture.wording import NAMES, Wording
 
 if TYPE_CHECKING:
     from trio_voice.session import RealtimeSession
@@ -37,8 +37,6 @@ MOST_LINES_EACH = 3
 
 MOST_NARROW = 30
 MOST_LAID_OUT = 500
-PLAIN_ROOM = 150
-"""How long a plain line's tool call may be, in letters."""
 DIM, BOLD = Style(dim=True), Style(bold=True)
 
 Line: TypeAlias = list[Segment]
@@ -46,7 +44,6 @@ Line: TypeAlias = list[Segment]
 Levels: TypeAlias = Callable[[], tuple[float, float]]
 """The loudness of microphone and speaker now, in dBFS."""
 
-NAMES = {"user": "you", "agent": "agent", "tool": "tool", "error": "error"}
 COLOURS = {"user": "bright_blue", "agent": "green", "tool": "magenta", "error": "red"}
 
 
@@ -69,7 +66,7 @@ async def show(
     if not console.is_terminal:
         async for event in stream:
             for entry in view.scene.apply(event):
-                console.print(view.plain_line(entry), soft_wrap=True)
+                console.print(view.wording.plain_line(entry, entry.at - view.started_at), soft_wrap=True)
         return
     with Live(console=console, auto_refresh=False, get_renderable=view.render) as live:
         async with trio.open_nursery() as nursery:
@@ -94,57 +91,13 @@ class LiveView:
     title: str = ""
     levels: Levels | None = None
     scene: Scene = attrs.Factory(Scene)
+    wording: Wording = attrs.field(init=False)
     _laid_out: dict[tuple[Any, ...], list[Line]] = attrs.Factory(dict)
-    _started_at: float = attrs.field(init=False)
+    started_at: float = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._started_at = self.session.metrics.started_at
-
-    # --- one line for each thing that is finished ----------------------------------------------------
-
-    def plain_line(self, entry: Entry) -> Text:
-        return Text.assemble(f"{self._seconds(entry):8.2f}  {NAMES[entry.kind]:<5}  ", self._words(entry, PLAIN_ROOM))
-
-    def _seconds(self, entry: Entry) -> float:
-        return entry.at - self._started_at
-
-    def _words(self, entry: Entry, room: int) -> Text:
-        if entry.kind == "tool":
-            return self._call(entry, room)
-        text = Text(self._safe(entry.text), style="red" if entry.kind == "error" else "")
-        if entry.cut:
-            text.append(f" {self._sign('✂', '--')} interrupted", style="bold red")
-            if entry.heard_ms or entry.discarded_ms:
-                text.append(f", {entry.heard_ms} ms heard, {entry.discarded_ms} ms discarded", style="red")
-        elif not entry.finished:
-            text.append(self._sign(" …", " ..."), style="dim")
-        return text
-
-    def _call(self, entry: Entry, room: int) -> Text:
-        room = max(24, room - len(entry.text) - len("() -> failed: 10000 ms"))
-        text = Text(self._safe(entry.text), style="magenta")
-        arguments = short_json(entry.arguments, room * 3 // 5)
-        text.append(f"({self._safe(arguments)})")
-        if entry.output is None:
-            return text.append(self._sign(" …", " ..."), style="dim")
-        outcome = "failed: " if entry.failed else ""
-        text.append(self._sign(" → ", " -> ") + outcome, style="red" if entry.failed else "")
-        text.append(self._safe(short_json(entry.output, room - len(arguments))))
-        if entry.duration_ms is not None:
-            text.append(f"  {entry.duration_ms:.0f} ms", style="dim")
-        return text
-
-    def _safe(self, text: str) -> str:
-        """Words of the other side may hold control sequences, or letters that the terminal cannot write."""
-        shown = "".join(char if char.isprintable() else " " for char in text).strip()
-        return shown if self._writes_unicode else shown.encode(self.console.encoding, "replace").decode()
-
-    @property
-    def _writes_unicode(self) -> bool:
-        return self.console.encoding.lower().startswith("utf")
-
-    def _sign(self, sign: str, plain: str) -> str:
-        return sign if self._writes_unicode else plain
+        self.started_at = self.session.metrics.started_at
+        self.wording = Wording(self.console)
 
     # --- the whole picture, again and again ----------------------------------------------------------
 
@@ -154,7 +107,7 @@ class LiveView:
         width = max(MOST_NARROW, self.console.width - 1)  # a full last column makes some terminals wrap
         inner = width - 4
         minutes, seconds = divmod(int(metrics.duration_s), 60)
-        state = Text(self._safe(self.session.agent.name), style="bold")
+        state = Text(self.wording.safe(self.session.agent.name), style="bold")
         state.append(f"  {self.session.connection_state.value}", style="dim")
         state.append(f"  {self.session.state.value}", style="bold cyan")
         lines = [
@@ -165,21 +118,21 @@ class LiveView:
             self._inside(Text(), inner),
             *(self._inside(figures, inner) for figures in self._figures(metrics)),
         ]
-        title = f"trio-voice: {self._safe(self.title)}" if self.title else "trio-voice"
+        title = f"trio-voice: {self.wording.safe(self.title)}" if self.title else "trio-voice"
         top = self._border("╭╮", f" {set_cell_size(title, min(cell_len(title), inner - 4))} ", width, left=True)
         return Frame([top, *lines, self._border("╰╯", f" {minutes:02d}:{seconds:02d} ", width, left=False)])
 
     def _border(self, corners: str, label: str, width: int, *, left: bool) -> Line:
-        rule = self._sign("─", "-")
+        rule = self.wording.sign("─", "-")
         rest = rule * (width - 3 - cell_len(label))
         before, after = (rule, rest) if left else (rest, rule)
-        first, last = self._sign(corners[0], "+"), self._sign(corners[1], "+")
+        first, last = self.wording.sign(corners[0], "+"), self.wording.sign(corners[1], "+")
         return [Segment(first + before, DIM), Segment(label, BOLD), Segment(after + last, DIM)]
 
     def _inside(self, text: Text, inner: int) -> Line:
         """`text` between the borders of the panel, exactly as wide as it must be."""
-        text.truncate(inner, overflow="ellipsis" if self._writes_unicode else "crop", pad=True)
-        side = self._sign("│", "|")
+        text.truncate(inner, overflow="ellipsis" if self.wording.writes_unicode else "crop", pad=True)
+        side = self.wording.sign("│", "|")
         return [Segment(f"{side} ", DIM), *text.render(self.console), Segment(f" {side}", DIM)]
 
     def _voices(self) -> Iterable[Text]:
@@ -188,7 +141,7 @@ class LiveView:
             ("user", microphone_dbfs, self.scene.caller_speaks),
             ("agent", speaker_dbfs, self.scene.agent_speaks),
         ):
-            mark = self._sign("●", "*") if speaks else self._sign("○", ".")
+            mark = self.wording.sign("●", "*") if speaks else self.wording.sign("○", ".")
             line = Text(f"{mark} {NAMES[kind]:<6}", style="")
             line.stylize(f"bold {COLOURS[kind]}" if speaks else "dim")
             if dbfs is not None:
@@ -199,8 +152,8 @@ class LiveView:
         level = QUIETEST_DBFS if math.isnan(dbfs) else min(max(dbfs, QUIETEST_DBFS), 0.0)
         filled = round((1 - level / QUIETEST_DBFS) * METER_CELLS)
         colour = "red" if level > -3 else "yellow" if level > -12 else "green"
-        line.append(self._sign("━", "#") * filled, style=colour)
-        line.append(self._sign("─", "-") * (METER_CELLS - filled), style="dim")
+        line.append(self.wording.sign("━", "#") * filled, style=colour)
+        line.append(self.wording.sign("─", "-") * (METER_CELLS - filled), style="dim")
         line.append(f" {level:4.0f} dBFS" if level > QUIETEST_DBFS else "     quiet", style="dim")
 
     def _conversation(self, inner: int) -> list[Line]:
@@ -219,13 +172,13 @@ class LiveView:
         if key not in self._laid_out:
             if len(self._laid_out) > MOST_LAID_OUT:
                 self._laid_out.clear()
-            head = Text(f"{self._seconds(entry):6.1f} ", style="dim")
+            head = Text(f"{entry.at - self.started_at:6.1f} ", style="dim")
             head.append(f"{NAMES[entry.kind]:<6}", style=COLOURS[entry.kind])
             room = max(8, inner - len(head))
-            wrapped = list(self._words(entry, room).wrap(self.console, room))
+            wrapped = list(self.wording.words(entry, room).wrap(self.console, room))
             kept = wrapped[-MOST_LINES_EACH:] or [Text()]
             if len(kept) < len(wrapped):
-                kept[0] = Text(self._sign("…", "... "), style="dim") + kept[0]
+                kept[0] = Text(self.wording.sign("…", "... "), style="dim") + kept[0]
             heads = [head, *(Text(" " * len(head)) for _ in kept[1:])]
             self._laid_out[key] = [self._inside(head + line, inner) for head, line in zip(heads, kept, strict=True)]
         return self._laid_out[key]

@@ -17,10 +17,20 @@ from typing import Any, TypeAlias
 
 import attrs
 import msgspec
+from msgspec.structs import replace
 
+from trio_voice.protocol.beta import session_to_ga
 from trio_voice.protocol.client_events import CLIENT_EVENTS, ClientEvent
 from trio_voice.protocol.repair import repaired
-from trio_voice.protocol.server_events import BETA_SERVER_EVENTS, SERVER_EVENTS, ServerEvent
+from trio_voice.protocol.server_events import (
+    BETA_SERVER_EVENTS,
+    OTHER_SERVER_EVENTS,
+    SERVER_EVENTS,
+    ServerEvent,
+    SessionCreated,
+    SessionUpdated,
+)
+from trio_voice.protocol.session_config import SessionConfig
 
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 """Longer frames are not parsed. The longest legitimate ones are a 15 MiB append and a retrieved item's sound
@@ -56,12 +66,14 @@ class RemoteProtocolError:
 
 Undecodable: TypeAlias = UnknownEvent | RemoteProtocolError
 
+_WITH_SESSION = (SessionCreated, SessionUpdated)
+
 _encoder = msgspec.json.Encoder()
 _shallow = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-def encode(event: ClientEvent | ServerEvent) -> str:
-    """The text frame of an event.
+def encode(event: ClientEvent | ServerEvent | dict[str, Any]) -> str:
+    """The text frame of an event, or of one that is rewritten already (`beta`).
 
     Raises: `UnicodeEncodeError` for text with a lone surrogate, which JSON in UTF-8 cannot carry.
     """
@@ -81,7 +93,19 @@ def decode_server_event(
         if isinstance(result, RemoteProtocolError) and result.type is not None:
             return repaired(raw, result.type, _server_decoder()) or result
         return result
-    return event
+    return _with_settings(event, raw) if type(event) in _WITH_SESSION else event
+
+
+def _with_settings(event: ServerEvent, raw: str | bytes) -> ServerEvent:
+    """A beta server's session is flat: its settings are put where the GA has them."""
+    assert isinstance(event, SessionCreated | SessionUpdated)
+    flat = msgspec.json.decode(raw)["session"]
+    if "type" in flat:
+        return event
+    try:
+        return replace(event, session=msgspec.convert(flat | session_to_ga(flat), SessionConfig))
+    except msgspec.ValidationError:
+        return event
 
 
 def decode_client_event(
@@ -99,7 +123,7 @@ def decode_client_event(
 
 @functools.cache
 def _server_decoder() -> msgspec.json.Decoder[Any]:
-    return _union_decoder(SERVER_EVENTS + BETA_SERVER_EVENTS)
+    return _union_decoder(SERVER_EVENTS + BETA_SERVER_EVENTS + OTHER_SERVER_EVENTS)
 
 
 @functools.cache
@@ -113,7 +137,7 @@ def _union_decoder(classes: Sequence[Any]) -> msgspec.json.Decoder[Any]:
 
 @functools.cache
 def _server_types() -> frozenset[str]:
-    return frozenset(wire_name(cls) for cls in SERVER_EVENTS + BETA_SERVER_EVENTS)
+    return frozenset(wire_name(cls) for cls in SERVER_EVENTS + BETA_SERVER_EVENTS + OTHER_SERVER_EVENTS)
 
 
 @functools.cache

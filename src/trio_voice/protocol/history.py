@@ -7,7 +7,8 @@ invariant: an assistant's words that nobody heard are not in `heard_text`, and w
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from typing import Literal, TypeAlias
 
 import attrs
 
@@ -35,6 +36,37 @@ def cut_at_share(text: str, share: float) -> str:
     return text[:cut].rstrip()
 
 
+Change: TypeAlias = Literal["added", "changed", "deleted"]
+
+
+@attrs.frozen
+class HistoryItem:
+    """One item of the conversation, as it stood when it was looked at."""
+
+    id: str
+    kind: str
+    """`message`, `function_call`, `function_call_output`, or whatever else the server has."""
+    role: str = ""
+    """Of a message: `user`, `assistant` or `system`."""
+    text: str = ""
+    """All the words, as far as they are known."""
+    heard_text: str = ""
+    """The words that reached the user: all of them, unless the item was interrupted."""
+    truncated: bool = False
+    """Words were lost to an interruption."""
+    spoken: bool = False
+    """The words came with sound."""
+    images: tuple[str, ...] = ()
+    """Of a user's message: pictures, as data URLs."""
+    call_id: str = ""
+    name: str = ""
+    """Of a function call: the tool."""
+    arguments: str = ""
+    output: str = ""
+    at: float = 0.0
+    """When it first appeared, in seconds on Trio's clock."""
+
+
 @attrs.define(eq=False)
 class Entry:
     """One item of the conversation."""
@@ -55,6 +87,11 @@ class Entry:
     name: str = ""
     arguments: str = ""
     output: str = ""
+    images: tuple[str, ...] = ()
+    at: float | None = None
+    """When it first appeared; None until somebody with a clock has said so."""
+    hidden: bool = False
+    """The model no longer knows of it; the application's record does."""
 
     @property
     def heard_text(self) -> str:
@@ -66,14 +103,41 @@ class Entry:
         """Words were lost to an interruption."""
         return self.heard_share < 1.0
 
+    def shown(self) -> HistoryItem:
+        """What the application sees of it."""
+        return HistoryItem(
+            id=self.item_id,
+            kind=self.kind,
+            role=self.role,
+            text=self.text,
+            heard_text=self.heard_text,
+            truncated=self.truncated,
+            spoken=self.spoken,
+            images=self.images,
+            call_id=self.call_id,
+            name=self.name,
+            arguments=self.arguments,
+            output=self.output,
+            at=self.at or 0.0,
+        )
+
 
 class History:
     """The items in their order. `apply` each server event; then look."""
 
     def __init__(self) -> None:
+        self.untold: set[str] = set()
+        """Items that the server of this connection has not been told of, as they say nothing, or not yet."""
+        self.changes: dict[str, tuple[Change, Entry]] = {}
+        """What has become of which item since `take_changes`."""
         self._entries: dict[str, Entry] = {}
         self._order: list[str] = []
-        self._deleted: set[str] = set()
+        self._deleted: dict[str, str | None] = {}
+        """By id: the item that stands in its place, or before it; empty for the head, None where nothing is known."""
+        self._output_of: dict[str, str] = {}
+        self._unplaced: set[str] = set()
+        """Items at the end for want of a better place: the server has not said yet where they stand."""
+        self._made: dict[str, int] = {}
 
     def __iter__(self) -> Iterator[Entry]:
         return (self._entries[item_id] for item_id in self._order)
@@ -89,7 +153,11 @@ class History:
         match event:
             case on.ConversationItemAdded() | on.ConversationItemCreated() | on.ConversationItemDone():
                 previous = event.previous_item_id
-                return self._take(event.item, after=previous if isinstance(previous, str) else None)
+                after = previous if isinstance(previous, str) else None
+                self._place(event.item.id or "", after)
+                entry = self._take(event.item, after=after)
+                self._unplaced.discard(event.item.id or "")
+                return entry
             case on.ResponseOutputItemAdded() | on.ResponseOutputItemDone():
                 return self._take(event.item, after=None)
             case on.ResponseOutputAudioTranscriptDelta() | on.ResponseOutputTextDelta():
@@ -106,17 +174,36 @@ class History:
                 entry = self._at(event.item_id, "message", "user")
                 entry.text += event.delta or ""
                 return entry
+            case on.ConversationItemInputAudioTranscriptionUpdated():
+                entry = self._at(event.item_id, "message", "user")
+                if not entry.final:
+                    entry.text = event.transcript
+                return entry
             case on.ConversationItemInputAudioTranscriptionCompleted():
                 entry = self._at(event.item_id, "message", "user")
                 entry.text, entry.spoken, entry.final = event.transcript, True, True
+                self._note("changed", entry)
                 return entry
-            case on.ConversationItemDeleted():
-                return self.delete(event.item_id)
+            case on.ConversationItemDeleted(item_id=item_id):
+                hidden = self._entries.get(item_id)
+                return hidden if hidden is not None and hidden.hidden else self.delete(item_id)
         return None
 
-    def add(self, item: Item) -> Entry | None:
+    def add(self, item: Item, *, after: str | None = None) -> Entry | None:
         """Take in an item that we are about to create; it carries an id of our own."""
-        return self._take(item, after=None)
+        entry = self._take(item, after=after)
+        if entry is not None:
+            entry.final = True
+            self._unplaced.discard(entry.item_id)
+        return entry
+
+    def restore(self, entry: Entry) -> None:
+        """Put an item of an earlier session at the end."""
+        self._entries[entry.item_id] = entry
+        self._order.append(entry.item_id)
+        if entry.kind == "function_call_output":
+            self._output_of[entry.call_id] = entry.item_id
+        self._note("added", entry)
 
     def cut(self, item_id: str, heard_ms: float, received_ms: float) -> Entry | None:
         """Record that only `heard_ms` of the `received_ms` of this item's sound was heard."""
@@ -124,20 +211,64 @@ class History:
         if entry is not None:
             entry.heard_share = min(entry.heard_share, heard_ms / received_ms if received_ms else 0.0)
             entry.cut = entry.final = True
+            self._note("changed", entry)
         return entry
 
-    def delete(self, item_id: str) -> Entry | None:
+    def hide(self, item_id: str) -> None:
+        """The server is to forget an item, and is not told of it again: a deletion that it confirms is its own."""
+        entry = self._entries.get(item_id)
+        if entry is not None:
+            entry.hidden = True
+            self.untold.add(item_id)
+
+    def delete(self, item_id: str, *, replaced_by: str | None = None) -> Entry | None:
         """Forget an item; events about it that are still on their way do not bring it back."""
-        self._deleted.add(item_id)
+        stood = replaced_by or self.before(item_id) or ""
         entry = self._entries.pop(item_id, None)
+        self._deleted.setdefault(item_id, stood if entry is not None else None)
         if entry is not None:
             self._order.remove(item_id)
+            self.untold.discard(item_id)
+            self._unplaced.discard(item_id)
+            self._note("deleted", entry)
         return entry
 
-    def record_output(self, call_id: str, item_id: str, output: str) -> None:
-        """A tool's result, as it was sent."""
-        entry = self._at(item_id, "function_call_output", "")
-        entry.call_id, entry.output, entry.final = call_id, output, True
+    def is_deleted(self, item_id: str) -> bool:
+        return item_id in self._deleted
+
+    def output_of(self, call_id: str) -> Entry | None:
+        """What a tool has answered, if it has."""
+        return self._entries.get(self._output_of.get(call_id, ""))
+
+    def close_calls(self, output: str, *, running: Collection[str]) -> None:
+        """Calls without an answer will have none, but for the `running` ones: `output` is their answer."""
+        for entry in list(self):
+            if entry.kind == "function_call" and entry.call_id not in running and not self.output_of(entry.call_id):
+                item = Item.function_call_output(entry.call_id, output, id=self.new_id("output"))
+                self.add(item, after=entry.item_id)
+
+    def before(self, item_id: str) -> str | None:
+        """The item that this one follows; None for the first, and for one that there is not."""
+        position = self._order.index(item_id) if item_id in self._entries else 0
+        return self._order[position - 1] if position else None
+
+    def told_before(self, item_id: str) -> str:
+        """The nearest item before this one that the server knows of; `root` where it would be the first."""
+        before = self._order[: self._order.index(item_id)]
+        return next((other for other in reversed(before) if other not in self.untold), "root")
+
+    def new_id(self, kind: str) -> str:
+        """An id of our own that no item has or had."""
+        while True:
+            self._made[kind] = self._made.get(kind, 0) + 1
+            item_id = f"{kind}_{self._made[kind]}"
+            if item_id not in self._entries and item_id not in self._deleted:
+                return item_id
+
+    def take_changes(self) -> list[tuple[Change, Entry]]:
+        """What has become of the items since this was last asked, once for each item."""
+        changes, self.changes = self.changes, {}
+        return list(changes.values())
 
     # --- inside -----------------------------------------------------------------------------------
 
@@ -148,20 +279,47 @@ class History:
             if item_id in self._deleted:
                 return entry
             self._entries[item_id] = entry
-            position = self._order.index(after) + 1 if after in self._entries and after != item_id else None
-            self._order.insert(len(self._order) if position is None else position, item_id)
+            self._note("added", entry)
+            self._order.insert(self._position_behind(after), item_id)
+            if after is None:
+                self._unplaced.add(item_id)
         return entry
+
+    def _place(self, item_id: str, after: str | None) -> None:
+        """The server says where an item stands that came at the end, behind others that we had put there meanwhile."""
+        if item_id in self._unplaced and after is not None:
+            self._unplaced.discard(item_id)
+            if item_id in self._entries and after != item_id:
+                self._order.remove(item_id)
+                self._order.insert(self._position_behind(after), item_id)
+                self._note("changed", self._entries[item_id])
+
+    def _position_behind(self, item_id: str | None) -> int:
+        """Where what follows that item belongs, or follows what stood there before; the end where nothing is known."""
+        while item_id is not None and item_id in self._deleted:
+            item_id = self._deleted[item_id]
+        if item_id == "":
+            return 0
+        return self._order.index(item_id) + 1 if item_id in self._entries else len(self._order)
 
     def _take(self, item: Item, after: str | None) -> Entry | None:
         if not item.id:
             return None
-        entry = self._at(item.id, item.type, item.role or "", after)
-        entry.call_id, entry.name = item.call_id or entry.call_id, item.name or entry.name
+        item_id = item.id
+        if item.type == "function_call_output" and item.call_id:  # one answer to a call, whatever id it is echoed with
+            item_id = self._output_of.setdefault(item.call_id, item_id)
+        entry = self._at(item_id, item.type, item.role or "", after)
+        entry.call_id = item.call_id or item.approval_request_id or entry.call_id
+        entry.name = item.name or entry.name
         entry.arguments, entry.output = item.arguments or entry.arguments, item.output or entry.output
         # The words streamed so far may be ahead of the item as the server describes it: only ever gain.
         if len(item.text) > len(entry.text) and not entry.cut:
             entry.text = item.text
         entry.spoken = entry.spoken or any(part.kind in ("output_audio", "input_audio") for part in item.parts)
+        entry.images = entry.images or tuple(part.image_url for part in item.parts if part.image_url)
+        if item.type != "message" and item.status == "completed" and not entry.final:
+            entry.final = True
+            self._note("changed", entry)
         return entry
 
     def _finish(self, item_id: str, text: str, *, spoken: bool) -> Entry:
@@ -169,4 +327,16 @@ class History:
         if len(text) >= len(entry.text) and not entry.cut:
             entry.text = text
         entry.spoken, entry.final = spoken, True
+        self._note("changed", entry)
         return entry
+
+    def _note(self, change: Change, entry: Entry) -> None:
+        if change != "deleted" and entry.item_id in self._deleted:
+            return
+        earlier = self.changes.get(entry.item_id)
+        if earlier is None:
+            self.changes[entry.item_id] = (change, entry)
+        elif change == "deleted" and earlier[0] == "added":
+            del self.changes[entry.item_id]
+        elif earlier[0] != "added":
+            self.changes[entry.item_id] = (change, entry)

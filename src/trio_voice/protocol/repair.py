@@ -17,6 +17,7 @@ from trio_voice.protocol.items import ErrorDetail
 from trio_voice.protocol.server_events import ErrorEvent, ServerEvent
 
 MAX_DROPPED_FIELDS = 32
+AUDIO_DELTAS = ("response.output_audio.delta", "response.audio.delta")
 
 _PATH = re.compile(r" - at `\$(.*)`$")
 _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]")
@@ -29,6 +30,8 @@ def repaired(raw: str | bytes, type_: str, decoder: msgspec.json.Decoder[Any]) -
         fields = msgspec.json.decode(raw)
         if type_ == "error":
             return _error(fields)
+        if type_ in AUDIO_DELTAS and "delta" not in fields and "audio" in fields:
+            fields["delta"] = fields.pop("audio")  # vLLM-omni
         return _without_malformed(fields, decoder)
     except (msgspec.MsgspecError, UnicodeError, RecursionError, ValueError):
         return None  # ValueError: an integer of more digits than Python prints

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from types import MappingProxyType
 
-from trio_voice.protocol.client_events import ClientEvent, ConversationItemCreate
+from trio_voice.protocol.client_events import ConversationItemCreate
+from trio_voice.protocol.edits import message
 from trio_voice.protocol.history import Entry, History
 from trio_voice.protocol.items import Item
 
@@ -22,43 +23,53 @@ NEVER_RUN = '{"error": "not run: the connection was lost"}'
 
 def replay(
     history: History,
-    results: Mapping[str, str | None],
     *,
+    results: Mapping[str, str | None] = MappingProxyType({}),
     unfinished: Collection[str] = (),
     wordless: Mapping[str, bytes] = MappingProxyType({}),
-) -> list[ClientEvent]:
-    """The events that restore `history`, oldest item first. `results`: by call id, None for a tool still running;
-    `unfinished`: ids of items that are still being heard, left out until it is known how much of them was; `wordless`:
-    by item id, the sound of what the user said and no words are known of.
+) -> list[ConversationItemCreate]:
+    """The events that restore `history`, oldest item first, each item with its id.
 
-    Outputs are taken from `results` and stand right behind their calls; where a tool is still running the output
-    follows when it is there. Items keep their ids, but for outputs, which get new ones.
+    `results`: by id, what calls gave that the server makes itself; `unfinished`: ids of items that are still being
+    heard, left out until it is known how much of them was; `wordless`: by item id, the sound of what the user said and
+    no words are known of. What says nothing is left out.
     """
-    events: list[ClientEvent] = []
-    for entry in list(history):
-        if entry.item_id in unfinished:
+    superseded = {entry.call_id for entry in history if entry.kind == "mcp_call"}
+    items: list[Item] = []
+    for entry in history:
+        if entry.item_id in unfinished or entry.hidden or entry.item_id in superseded:
             continue
-        match entry.kind, entry.role:
-            case "message", _:
-                events.extend(_message(entry, wordless))
-            case "function_call", _:
-                call = Item.function_call(entry.call_id, entry.name, entry.arguments, id=entry.item_id)
-                events.append(ConversationItemCreate(item=call))
-                output = results.get(entry.call_id, NEVER_RUN)
-                if output is not None:
-                    events.append(ConversationItemCreate(item=Item.function_call_output(entry.call_id, output)))
-            case "function_call_output", _:
-                history.delete(entry.item_id)
-    if events:
-        events.append(ConversationItemCreate(item=Item.system_text(CONTINUES)))
-    return events
+        items += _items(entry, results, wordless)
+    return [ConversationItemCreate(item=item) for item in items]
 
 
-def _message(entry: Entry, wordless: Mapping[str, bytes]) -> list[ClientEvent]:
+def _items(entry: Entry, results: Mapping[str, str | None], wordless: Mapping[str, bytes]) -> list[Item]:
+    match entry.kind:
+        case "message":
+            return _message(entry, wordless)
+        case "function_call":
+            return [Item.function_call(entry.call_id, entry.name, entry.arguments, id=entry.item_id)]
+        case "function_call_output":
+            return [Item.function_call_output(entry.call_id, entry.output, id=entry.item_id)]
+        case "mcp_call" | "mcp_approval_request":
+            return _hosted(entry, results)
+    return []
+
+
+def _message(entry: Entry, wordless: Mapping[str, bytes]) -> list[Item]:
     if entry.item_id in wordless:
-        return [ConversationItemCreate(item=Item.user_audio(wordless[entry.item_id], id=entry.item_id))]
+        return [Item.user_audio(wordless[entry.item_id], id=entry.item_id)]
     text = entry.heard_text.strip()
-    make = {"user": Item.user_text, "assistant": Item.assistant_text, "system": Item.system_text}.get(entry.role)
-    if make is None or not text or text == CONTINUES:
+    if not text and not entry.images:
         return []
-    return [ConversationItemCreate(item=make(text, id=entry.item_id))]
+    return [message(entry.role, text, entry.images, entry.item_id)]
+
+
+def _hosted(entry: Entry, results: Mapping[str, str | None]) -> list[Item]:
+    """A call that the server made itself, or asked for: as a call of ours, since none of its own can be created."""
+    call_id = entry.call_id or entry.item_id
+    output = results.get(call_id) or results.get(entry.item_id) or entry.output or NEVER_RUN
+    return [
+        Item.function_call(call_id, entry.name, entry.arguments, id=entry.item_id),
+        Item.function_call_output(call_id, output),
+    ]

@@ -147,6 +147,16 @@ class ConversationItemInputAudioTranscriptionCompleted(
     languages: Any = UNSET
 
 
+class ConversationItemInputAudioTranscriptionUpdated(
+    ServerEvent, frozen=True, kw_only=True, tag="conversation.item.input_audio_transcription.updated"
+):
+    """The user's words so far, all of them, in place of those told before (xAI)."""
+
+    item_id: str
+    content_index: int = 0
+    transcript: str = ""
+
+
 class ConversationItemInputAudioTranscriptionFailed(
     ServerEvent, frozen=True, kw_only=True, tag="conversation.item.input_audio_transcription.failed"
 ):
@@ -290,6 +300,8 @@ class ResponseOutputAudioDelta(_ContentEvent, frozen=True, kw_only=True, tag="re
     """More sound, in the session's output format; base64 on the wire only."""
 
     delta: bytes
+    sample_rate_hz: Maybe[int] = UNSET
+    """Of this piece, where the server names one (vLLM-omni). OpenAI's does not."""
     obfuscation: Maybe[str] = UNSET
 
 
@@ -465,3 +477,6 @@ BETA_SERVER_EVENTS: tuple[type[ServerEvent], ...] = (
     ResponseAudioTranscriptDelta,
     ResponseAudioTranscriptDone,
 )
+
+OTHER_SERVER_EVENTS: tuple[type[ServerEvent], ...] = (ConversationItemInputAudioTranscriptionUpdated,)
+"""Of servers other than OpenAI's."""

@@ -106,6 +106,11 @@ class ResponseArbiter:
             self._sent = None
 
     @property
+    def sent(self) -> ResponseCreate | None:
+        """The request on its way, or the one that the response under way was asked for with."""
+        return self._sent
+
+    @property
     def sent_id(self) -> str:
         """The id of the request on its way, where it carries one of ours."""
         return (self._sent.event_id or "") if self._sent is not None else ""
@@ -114,6 +119,15 @@ class ResponseArbiter:
     def marked_due(self) -> bool:
         """A request with an id of ours is on its way, or waits."""
         return (self.asked and bool(self.sent_id)) or any(waiting.event_id for waiting in self._waiting)
+
+    def forget(self, request: ResponseCreate) -> None:
+        """It waits, and is not wanted any more."""
+        self._waiting = deque(waiting for waiting in self._waiting if waiting is not request)
+
+    def unanswered(self, *, unheard: bool) -> list[ResponseCreate]:
+        """What was asked for and is not answered; with `unheard`, what the response under way was asked for too."""
+        on_its_way = self._sent is not None and (self.asked or (self.active and unheard))
+        return [*([self._sent] if self._sent is not None and on_its_way else []), *self._waiting]
 
     def on_connection_lost(self) -> None:
         self.active, self.asked = False, False

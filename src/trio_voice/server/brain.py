@@ -15,6 +15,7 @@ import attrs
 if TYPE_CHECKING:
     from trio_voice.audio import Samples
     from trio_voice.protocol import Item, Tool
+    from trio_voice.server.hosted_mcp import HostedCall
 
 VAD_RATE_HZ = 16_000
 VAD_WINDOW_SAMPLES = 512
@@ -64,6 +65,13 @@ class ResponseWriter(Protocol):
 
     async def call(self, name: str, arguments: str) -> None:
         """Append a function call; `arguments` is a JSON object as text."""
+
+
+class HostingWriter(ResponseWriter, Protocol):
+    """The writer of a server that also plays MCP servers."""
+
+    async def call_hosted(self, call: HostedCall) -> None:
+        """Append a call of an MCP server's tool, or the question whether to make it."""
 
 
 class Brain(Protocol):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+import attrs
 import trio
 from msgspec import UNSET
 from msgspec.structs import replace
@@ -39,16 +40,19 @@ from trio_voice.protocol.server_events import (
     ConversationItemRetrieved,
     ConversationItemTruncated,
     ErrorEvent,
+    OutputAudioBufferCleared,
     SessionCreated,
     SessionUpdated,
 )
+from trio_voice.protocol.session_config import SessionConfig
 from trio_voice.server.brain import Brain
 from trio_voice.server.conversation_items import ConversationItems, Entry, check_created, shown_to_brain
+from trio_voice.server.hosted_mcp import HostedMcp
 from trio_voice.server.outbox import Outbox
 from trio_voice.server.refusals import Refused
 from trio_voice.server.responses import ResponseInput, ResponsePlan, ResponseRun
 from trio_voice.server.server_settings import ServerSettings
-from trio_voice.server.session_settings import check_names, default_session, for_response, updated
+from trio_voice.server.session_settings import check_names, default_session, for_response, updated, without_model
 from trio_voice.server.user_audio import UserAudio
 
 MAX_FRAME_BYTES = 24 * 1024 * 1024
@@ -58,11 +62,22 @@ MAX_OUTSIDE_RESPONSES = 8
 """Under way at once outside the conversation, for one client."""
 
 
+@attrs.frozen
+class Opening:
+    """What a client asks for in coming."""
+
+    model: str
+    session: SessionConfig | None = None
+    """What its ephemeral key brings with it."""
+    call_id: str = ""
+    """It controls this call, whose sound is with another connection."""
+
+
 class Connection:
     """The session of one client. Making one sends `session.created`."""
 
     def __init__(
-        self, brain: Brain, outbox: Outbox, nursery: trio.Nursery, settings: ServerSettings, model: str
+        self, brain: Brain, outbox: Outbox, nursery: trio.Nursery, settings: ServerSettings, opening: Opening
     ) -> None:
         self._brain = brain
         self._outbox = outbox
@@ -70,20 +85,31 @@ class Connection:
         self._burst = settings.burst
         self._conversation_id = outbox.ids.new("conv")
         self._items = ConversationItems()
+        self._mcp = HostedMcp(brain, outbox, nursery, self._items)
         self._active: ResponseRun | None = None
         self._outside: list[ResponseRun] = []
         self._voice_fixed = False
         self._session = default_session(
             session_id=outbox.ids.new("sess"),
-            model=model,
+            model=opening.model,
             expires_at=int(settings.wall_clock() + settings.session_limit_s),
+            rates_hz=(settings.dialect.input_rate_hz, settings.dialect.output_rate_hz),
         )
+        self._call_id = opening.call_id
+        if opening.session is not None:
+            self._session = updated(self._session, without_model(opening.session), voice_fixed=False)
         self._user = UserAudio(brain, outbox, nursery, self._items, self._session, self)
         outbox.emit(SessionCreated(session=self._session))
 
     async def handle(self, raw: str | bytes) -> None:
         """Carry out one frame. Waits for nothing; only a long append lets other tasks run in between."""
         event = decode_client_event(raw, max_bytes=MAX_FRAME_BYTES)
+        if isinstance(event, ClientEvent):
+            try:
+                event, raw = self._outbox.played.understood(sent := event, raw)
+            except Refused as refused:
+                self.report(refused, sent.event_id or None)
+                return
         if isinstance(event, UnknownEvent):
             message = f"Invalid value: '{event.type}'. It is no client event of the Realtime protocol."
             self.report(Refused(message, param="type"))
@@ -123,6 +149,9 @@ class Connection:
                 self._user.commit()
             case InputAudioBufferClear():
                 self._user.clear()
+            case OutputAudioBufferClear() if self._call_id:
+                response_id = self._active.id if self._active is not None else ""
+                self._outbox.emit(OutputAudioBufferCleared(response_id=response_id))
             case OutputAudioBufferClear():
                 raise Refused(
                     "output_audio_buffer.clear is for WebRTC and SIP. On a WebSocket the client plays the sound: "
@@ -135,6 +164,7 @@ class Connection:
                 self._session = updated(self._session, event.session, voice_fixed=spoken)
                 self._user.configure(self._session)
                 self._outbox.emit(SessionUpdated(session=self._session))
+                self._mcp.configured(self._session.tools or [])
             case ConversationItemCreate():
                 self._create_item(event)
             case ConversationItemRetrieve():
@@ -173,6 +203,8 @@ class Connection:
         previous_id = self._items.add(entry, event.previous_item_id)
         self._outbox.emit(ConversationItemAdded(previous_item_id=previous_id, item=entry.item))
         self._outbox.emit(ConversationItemDone(previous_item_id=previous_id, item=entry.item))
+        if item.type == "mcp_approval_response":
+            self._mcp.answered(entry.item)
         if sounds and not entry.item.text:
             self._user.recognise(entry)
 
@@ -217,6 +249,7 @@ class Connection:
             gather=gather,
             metadata=wanted.metadata or None,
             burst=self._burst,
+            hosted=self._mcp.begin,
         )
         run = ResponseRun(self._outbox, self._items, plan)
         if inside:

@@ -15,8 +15,9 @@ import trio
 from trio_voice.protocol.items import ErrorDetail
 from trio_voice.protocol.server_events import ErrorEvent
 from trio_voice.server.brain import Brain
-from trio_voice.server.connection import Connection
+from trio_voice.server.connection import Connection, Opening
 from trio_voice.server.outbox import Ids, Outbox
+from trio_voice.server.played import PlayedDialect
 from trio_voice.server.server_settings import ServerSettings
 
 LAST_WORDS_S = 0.5
@@ -40,13 +41,13 @@ async def converse(
     send: Callable[[str], Awaitable[None]],
     brain: Brain,
     settings: ServerSettings,
-    model: str,
+    opening: Opening,
 ) -> Ending:
     """Hold a session with the client behind `receive` (None: it left) and `send` (which may fail silently).
 
     Cancellation: ends the session at once; the caller closes the socket.
     """
-    outbox = Outbox(Ids(settings.rng))
+    outbox = Outbox(Ids(settings.rng), PlayedDialect(settings.dialect))
     ending = CLIENT_LEFT
     sent_all = trio.Event()
 
@@ -80,7 +81,7 @@ async def converse(
         nursery.start_soon(send_frames)
         nursery.start_soon(expire)
         nursery.start_soon(give_up)
-        connection = Connection(brain, outbox, nursery, settings, model)
+        connection = Connection(brain, outbox, nursery, settings, opening)
         while (raw := await receive()) is not None:
             await connection.handle(raw)
         nursery.cancel_scope.cancel()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hmac
 import json
+from collections.abc import Mapping, Sequence
 from urllib.parse import parse_qs, urlsplit
 
 import attrs
@@ -17,12 +18,18 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketReque
 from wsproto.utilities import ProtocolError
 
 from trio_voice.logs import log
+from trio_voice.protocol.session_config import SessionConfig
 from trio_voice.server.brain import Brain
-from trio_voice.server.connection import MAX_FRAME_BYTES
+from trio_voice.server.client_secrets import Begun, answer_request
+from trio_voice.server.connection import MAX_FRAME_BYTES, Opening
 from trio_voice.server.converse import Ending, converse
+from trio_voice.server.refusals import Refused
 from trio_voice.server.server_settings import DEFAULT_MODEL, ServerSettings
+from trio_voice.server.session_settings import default_session, updated, without_model
 
 PATH = "/v1/realtime"
+SECRETS_PATH = f"{PATH}/client_secrets"
+POST = b"POST "
 KEY_SUBPROTOCOL = "openai-insecure-api-key."
 """How a browser, which cannot set headers, shows its key."""
 HANDSHAKE_S = 10.0
@@ -120,16 +127,20 @@ async def _serve_one(
             pump: trio.Nursery = await nursery.start(_pump)
             try:
                 with trio.move_on_after(HANDSHAKE_S) as handshake:
+                    begun = Begun(stream)
+                    if (await begun.first(len(POST))).startswith(POST):
+                        await _give_secret(begun, settings)
+                        return
                     request = await wrap_server_stream(
                         pump,
-                        stream,
+                        begun,
                         message_queue_size=UNREAD_FRAMES,
                         max_message_size=MAX_FRAME_BYTES,
                         receive_buffer_size=RECEIVE_BYTES,
                     )
                     socket = await _admit(request, settings, places, place)
                 if not handshake.cancelled_caught and socket is not None:
-                    await _hold(socket, brain, settings, warm, _model(request))
+                    await _hold(socket, brain, settings, warm, _opening(request, settings))
             finally:
                 pump.cancel_scope.cancel()
     except* (ConnectionClosed, ProtocolError, trio.BrokenResourceError, trio.ClosedResourceError):
@@ -173,20 +184,55 @@ async def _admit(
     return socket
 
 
+async def _give_secret(stream: trio.abc.Stream, settings: ServerSettings) -> None:
+    """Answer a request for an ephemeral key."""
+
+    def refuse(target: str, headers: dict[str, str]) -> tuple[int, str, str] | None:
+        path = urlsplit(target).path
+        if path != SECRETS_PATH:
+            return 404, "not_found", f"Nothing is served at {path}. Ask at {SECRETS_PATH}."
+        return _not_let_in(headers, (), settings, ephemeral=False)
+
+    def check(session: SessionConfig) -> tuple[int, str, str] | None:
+        try:
+            updated(default_session(session_id="", model="", expires_at=0), without_model(session), voice_fixed=False)
+        except Refused as refused:
+            return 400, refused.code or "invalid_value", refused.message
+        return None
+
+    await answer_request(stream, settings.client_secrets, refuse=refuse, check=check)
+
+
 def _refusal(request: WebSocketRequest, settings: ServerSettings) -> tuple[int, str, str] | None:
     """Status, code and message, or None when the client may come in."""
     path = urlsplit(request.path).path
     if path != PATH:
         return 404, "not_found", f"Nothing is served at {path}. Connect to {PATH}."
-    headers = {name.decode().lower(): value.decode(errors="replace") for name, value in request.headers}
+    return _not_let_in(_headers(request), request.proposed_subprotocols, settings, ephemeral=True)
+
+
+def _headers(request: WebSocketRequest) -> dict[str, str]:
+    return {name.decode().lower(): value.decode(errors="replace") for name, value in request.headers}
+
+
+def _keys(headers: Mapping[str, str], protocols: Sequence[str]) -> list[str]:
+    """Those that the client shows."""
+    scheme, _, bearer = headers.get("authorization", "").partition(" ")
+    keys = [bearer.strip()] if scheme.lower() == "bearer" else []
+    keys += [headers["api-key"].strip()] if "api-key" in headers else []
+    return keys + [
+        protocol.removeprefix(KEY_SUBPROTOCOL) for protocol in protocols if protocol.startswith(KEY_SUBPROTOCOL)
+    ]
+
+
+def _not_let_in(
+    headers: Mapping[str, str], protocols: Sequence[str], settings: ServerSettings, *, ephemeral: bool
+) -> tuple[int, str, str] | None:
+    """Why not. `ephemeral`: such a key will do, too."""
+    keys = _keys(headers, protocols)
+    if ephemeral and any(settings.client_secrets.session_of(key) is not None for key in keys):
+        return None
     if settings.api_key is not None:
-        scheme, _, bearer = headers.get("authorization", "").partition(" ")
-        keys = [bearer.strip()] if scheme.lower() == "bearer" else []
-        keys += [
-            protocol.removeprefix(KEY_SUBPROTOCOL)
-            for protocol in request.proposed_subprotocols
-            if protocol.startswith(KEY_SUBPROTOCOL)
-        ]
         if not any(hmac.compare_digest(key.encode(), settings.api_key.encode()) for key in keys):
             wrong = "The API key is wrong" if keys else "No API key was given"
             return (
@@ -214,13 +260,17 @@ def _is_local(origin: str | None) -> bool:
     return urlsplit(origin).hostname in LOOPBACK_HOSTS
 
 
-def _model(request: WebSocketRequest) -> str:
-    """What the client asked for; any name will do."""
-    return parse_qs(urlsplit(request.path).query).get("model", [DEFAULT_MODEL])[0]
+def _opening(request: WebSocketRequest, settings: ServerSettings) -> Opening:
+    """What the client asked for, by its address and by its key; any name of a model will do."""
+    parameters = parse_qs(urlsplit(request.path).query)
+    keys = _keys(_headers(request), request.proposed_subprotocols)
+    given = next((found for key in keys if (found := settings.client_secrets.session_of(key)) is not None), None)
+    model = parameters.get("model", [(given.model if given is not None else None) or DEFAULT_MODEL])[0]
+    return Opening(model, given, call_id=parameters.get("call_id", [""])[0])
 
 
 async def _hold(
-    socket: WebSocketConnection, brain: Brain, settings: ServerSettings, warm: trio.Event, model: str
+    socket: WebSocketConnection, brain: Brain, settings: ServerSettings, warm: trio.Event, opening: Opening
 ) -> None:
     """Hold the conversation, then close with its reason."""
 
@@ -239,7 +289,7 @@ async def _hold(
     ending = SHUTTING_DOWN
     try:
         await warm.wait()
-        ending = await converse(receive, send, brain, settings, model)
+        ending = await converse(receive, send, brain, settings, opening)
     except Exception:
         ending = BROKEN
         raise

@@ -15,8 +15,9 @@ from collections import deque
 import trio
 from msgspec.structs import replace
 
-from trio_voice.protocol.codec import encode
+from trio_voice.dialects import DIALECTS
 from trio_voice.protocol.server_events import ServerEvent
+from trio_voice.server.played import PlayedDialect
 
 ID_ALPHABET = string.ascii_letters + string.digits
 ID_OF_BYTE = bytes(ord(ID_ALPHABET[byte % len(ID_ALPHABET)]) for byte in range(256))
@@ -49,8 +50,9 @@ class Ids:
 class Outbox:
     """The frames of one connection, first in, first out."""
 
-    def __init__(self, ids: Ids) -> None:
+    def __init__(self, ids: Ids, played: PlayedDialect | None = None) -> None:
         self.ids = ids
+        self.played = played or PlayedDialect(DIALECTS["trio-voice"])
         self.overflowed = trio.Event()
         """The client reads too slowly to live."""
         self._frames: deque[str] = deque()
@@ -63,7 +65,9 @@ class Outbox:
         """Queue an event under a new id. After `close` and after an overflow it goes nowhere."""
         if self._closed or self.overflowed.is_set():
             return
-        frame = encode(replace(event, event_id=self.ids.new("event")))
+        frame = self.played.frame(replace(event, event_id=self.ids.new("event")))
+        if frame is None:
+            return
         if len(self._frames) >= MAX_FRAMES or self._chars + len(frame) > MAX_CHARS:
             self.overflowed.set()
             return

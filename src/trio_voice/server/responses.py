@@ -31,6 +31,8 @@ from trio_voice.protocol.server_events import (
     ResponseDone,
     ResponseFunctionCallArgumentsDelta,
     ResponseFunctionCallArgumentsDone,
+    ResponseMcpCallArgumentsDelta,
+    ResponseMcpCallArgumentsDone,
     ResponseOutputAudioDelta,
     ResponseOutputAudioDone,
     ResponseOutputAudioTranscriptDelta,
@@ -43,6 +45,7 @@ from trio_voice.protocol.server_events import (
 from trio_voice.protocol.session_config import AudioConfig, AudioOutput, SessionConfig, VoiceId
 from trio_voice.server.brain import Brain, ResponseRequest
 from trio_voice.server.conversation_items import Clause, ConversationItems, Entry, Sound
+from trio_voice.server.hosted_mcp import HostedCall
 from trio_voice.server.outbox import Outbox
 from trio_voice.server.session_settings import audio_format, audio_output
 from trio_voice.server.token_counts import spoken_tokens, text_tokens, usage_of
@@ -76,6 +79,8 @@ class ResponsePlan:
     gather: Callable[[], Awaitable[ResponseInput]]
     """What to answer; may wait until the user's words are known."""
     metadata: Mapping[str, str] | None = None
+    hosted: Callable[[HostedCall, Entry, int], None] = lambda call, entry, output_index: None
+    """Makes a call of an MCP server's tool, or awaits the approval of it."""
     burst: float | None = None
     """How many times faster than real time sound is sent at most; None: as fast as it comes."""
 
@@ -247,6 +252,24 @@ class ResponseRun:
         self._close("completed")
         return None
 
+    async def call_hosted(self, call: HostedCall) -> None:
+        """Call a tool of an MCP server, or ask the client whether to. What comes of it comes outside the response."""
+        await self._outbox.room()
+        if self.ended:
+            return
+        self._close("completed")
+        kind, prefix = ("mcp_approval_request", "mcpr") if call.needs_approval else ("mcp_call", "mcp")
+        item_id, index = self._outbox.ids.new(prefix), len(self._output)
+        item = Item(type=kind, id=item_id, name=call.name, arguments="", server_label=call.server_label)
+        written, self._open = self._begin_item(item), None
+        place: dict[str, Any] = {"response_id": self.id, "item_id": item_id, "output_index": index}
+        if not call.needs_approval:
+            padding = self._outbox.ids.padding(call.arguments)
+            self._outbox.emit(ResponseMcpCallArgumentsDelta(**place, delta=call.arguments, obfuscation=padding))
+            self._outbox.emit(ResponseMcpCallArgumentsDone(**place, arguments=call.arguments))
+        self._done(written.entry, replace(item, arguments=call.arguments))
+        self._plan.hosted(call, written.entry, index)
+
     # --- what is sent -------------------------------------------------------------------------
 
     async def _speak_aloud(self, message: _Open, text: str, audio: Samples) -> None:
@@ -371,9 +394,12 @@ class ResponseRun:
                     **place, call_id=item.call_id or "", name=item.name, arguments=closing.sent
                 )
             )
+        self._done(entry, item)
+
+    def _done(self, entry: Entry, item: Item) -> None:
         entry.item = item
         if self._conversation is not None:
-            previous_id = self._conversation.previous_id(closing.id)
+            previous_id = self._conversation.previous_id(entry.id)
             self._outbox.emit(ConversationItemDone(previous_item_id=previous_id, item=item))
         self._outbox.emit(ResponseOutputItemDone(response_id=self.id, output_index=len(self._output), item=item))
         self._output.append(item)

@@ -6,21 +6,27 @@ does the same, sample by sample; and unless told otherwise each sample says whic
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import attrs
 import numpy as np
 import trio
 
+from trio_voice.protocol.items import Tool
+from trio_voice.protocol.verbatim import words_of
 from trio_voice.server.brain import ResponseRequest, ResponseWriter, SpeechDetector
+from trio_voice.server.hosted_mcp import HostedCall as HostedCall
 
 if TYPE_CHECKING:
     from trio_voice.audio import Samples
+    from trio_voice.server.brain import HostingWriter
 
 MS_PER_CHARACTER = 60
 """How long a clause sounds when its duration is not given: a brisk reader."""
 MAX_MARKED_TURN = 126
+VERBATIM_TURN = MAX_MARKED_TURN
+"""What marks samples of words that the client asked for where they use up no reply of a list."""
 SILENT = np.zeros(0, np.int16)
 
 
@@ -56,7 +62,7 @@ class Fail:
     message: str = "the script says to fail here"
 
 
-Step: TypeAlias = Say | Call | Wait | Fail
+Step: TypeAlias = Say | Call | HostedCall | Wait | Fail
 Reply: TypeAlias = Step | Sequence[Step]
 
 
@@ -97,10 +103,12 @@ class ScriptedBrain:
     """Answers the n-th response with the n-th of `replies`, hears the n-th of `transcripts`.
 
     `replies` is a sequence of steps (or of step sequences), or a function from the request to steps; asking
-    for more replies than there are fails the response. `transcripts` is a sequence, or a function from the
+    for more replies than there are fails the response. What a client wants said word for word is said, and uses up no
+    reply. `transcripts` is a sequence, or a function from the
     utterance and its rate to words; after the last it hears "utterance 7". Recognition that is cancelled, as
     when the speaker goes on, does not use a transcript up. `think_ms` passes before the first step, `hear_ms`
-    before each transcript, `chunk_delay_ms` before each clause, all by `trio.sleep`.
+    before each transcript, `chunk_delay_ms` before each clause, all by `trio.sleep`. `mcp_tools`: by the label of a
+    hosted MCP server, the names of its tools; others cannot be reached.
     """
 
     def __init__(
@@ -112,6 +120,7 @@ class ScriptedBrain:
         hear_ms: float = 100,
         chunk_delay_ms: float = 0,
         detector: Callable[[], SpeechDetector] = LoudnessDetector,
+        mcp_tools: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         self._replies = replies
         self._transcripts = transcripts
@@ -119,6 +128,7 @@ class ScriptedBrain:
         self._hear_ms = hear_ms
         self._chunk_delay_ms = chunk_delay_ms
         self._detector = detector
+        self._mcp_tools = mcp_tools or {}
         self._answered = 0
         self._heard = 0
         self.requests: list[ResponseRequest] = []
@@ -144,25 +154,39 @@ class ScriptedBrain:
         index, self._heard = self._heard, self._heard + 1
         return self._transcripts[index] if index < len(self._transcripts) else f"utterance {index}"
 
+    async def list_mcp_tools(self, server: Tool) -> list[dict[str, Any]] | None:
+        await trio.lowlevel.checkpoint()
+        names = self._mcp_tools.get(server.server_label or "")
+        schema = {"type": "object", "properties": {}}
+        return None if names is None else [{"name": name, "input_schema": schema} for name in names]
+
     async def respond(self, request: ResponseRequest, writer: ResponseWriter) -> None:
-        turn, self._answered = self._answered, self._answered + 1
         self.requests.append(request)
+        words = words_of(request.instructions)
+        turn = VERBATIM_TURN
+        if words is None or callable(self._replies):
+            turn, self._answered = self._answered, self._answered + 1
         await trio.sleep(self._think_ms / 1000)
         position = 0
-        for step in self._steps(turn, request):
+        for step in self._steps(turn, request) if words is None else (Say(words),):
             match step:
                 case Say():
-                    await trio.sleep(self._chunk_delay_ms / 1000)
-                    spoken = request.modalities != ["text"]
-                    samples = _samples(step, turn, position, request.rate_hz) if spoken else SILENT
-                    position += len(samples)
-                    await writer.speak(step.text, samples)
+                    position += await self._speak(step, turn, position, request, writer)
                 case Call():
                     await writer.call(step.name, step.arguments)
+                case HostedCall():
+                    await cast("HostingWriter", writer).call_hosted(step)
                 case Wait():
                     await trio.sleep(step.ms / 1000)
                 case Fail():
                     raise RuntimeError(step.message)
+
+    async def _speak(self, say: Say, turn: int, position: int, request: ResponseRequest, writer: ResponseWriter) -> int:
+        """Returns how many samples it took."""
+        await trio.sleep(self._chunk_delay_ms / 1000)
+        samples = _samples(say, turn, position, request.rate_hz) if request.modalities != ["text"] else SILENT
+        await writer.speak(say.text, samples)
+        return len(samples)
 
     def _steps(self, turn: int, request: ResponseRequest) -> Iterator[Step]:
         if callable(self._replies):

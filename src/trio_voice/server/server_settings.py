@@ -9,6 +9,9 @@ from typing import Any
 
 import attrs
 
+from trio_voice.dialects import DIALECTS, Dialect, dialect_named
+from trio_voice.server.client_secrets import ClientSecrets
+
 DEFAULT_MODEL = "trio-voice-local"
 
 
@@ -17,11 +20,17 @@ def _positive(_: object, attribute: Any, value: float | None) -> None:
         raise ValueError(f"{attribute.name}={value} must be more than 0")
 
 
+def _row(given: str | Dialect) -> Dialect:
+    row = dialect_named(given)
+    assert row is not None
+    return row
+
+
 @attrs.frozen
 class ServerSettings:
     """Of all connections of a server."""
 
-    api_key: str | None = None
+    api_key: str | None = attrs.field(default=None, repr=False)
     """Clients must show it; None: anyone may connect who can reach the port."""
     session_limit_s: float = attrs.field(default=3600.0, validator=_positive)
     """A session is ended after this long, as the real server does after an hour."""
@@ -32,3 +41,9 @@ class ServerSettings:
     rng: random.Random = attrs.Factory(random.Random)
     """Where ids come from."""
     max_connections: int = 64
+    dialect: Dialect = attrs.field(default=DIALECTS["trio-voice"], converter=_row)
+    """Which server it plays, by name or as a row: its shape, what it lacks, what it does not tell."""
+    client_secrets: ClientSecrets = attrs.field(
+        default=attrs.Factory(lambda self: ClientSecrets(self.wall_clock), takes_self=True), init=False, repr=False
+    )
+    """The ephemeral keys that it has given out."""

@@ -49,9 +49,11 @@ ENCODINGS: dict[str, Encoding] = {"audio/pcm": "pcm16", "audio/pcmu": "pcmu", "a
 TOOL_CHOICES = ("auto", "none", "required")
 
 
-def default_session(*, session_id: str, model: str, expires_at: int) -> SessionConfig:
-    """What `session.created` says."""
-    pcm = WireAudioFormat("audio/pcm", 24_000)
+def default_session(
+    *, session_id: str, model: str, expires_at: int, rates_hz: tuple[int, int] = (24_000, 24_000)
+) -> SessionConfig:
+    """What `session.created` says. `rates_hz`: in and out."""
+    heard, spoken = (WireAudioFormat("audio/pcm", rate_hz) for rate_hz in rates_hz)
     return SessionConfig(
         type="realtime",
         object="realtime.session",
@@ -61,8 +63,8 @@ def default_session(*, session_id: str, model: str, expires_at: int) -> SessionC
         instructions=DEFAULT_INSTRUCTIONS,
         output_modalities=["audio"],
         audio=AudioConfig(
-            input=AudioInput(format=pcm, noise_reduction=None, transcription=None, turn_detection=SERVER_VAD),
-            output=AudioOutput(format=pcm, voice=DEFAULT_VOICE, speed=1.0),
+            input=AudioInput(format=heard, noise_reduction=None, transcription=None, turn_detection=SERVER_VAD),
+            output=AudioOutput(format=spoken, voice=DEFAULT_VOICE, speed=1.0),
         ),
         tools=[],
         tool_choice="auto",
@@ -81,7 +83,7 @@ def updated(current: SessionConfig, update: SessionConfig, *, voice_fixed: bool)
     """
     if update.model and update.model != current.model:
         raise Refused("The model of a session cannot be changed.", param="session.model")
-    update = replace(update, model=UNSET, id=UNSET, object=UNSET, expires_at=UNSET)
+    update = replace(without_model(update), id=UNSET, object=UNSET, expires_at=UNSET)
     session = _whole(merged(current, update))
     if voice_fixed and audio_output(session).voice != audio_output(current).voice:
         raise Refused(
@@ -91,6 +93,11 @@ def updated(current: SessionConfig, update: SessionConfig, *, voice_fixed: bool)
         )
     _check(session)
     return session
+
+
+def without_model(update: SessionConfig) -> SessionConfig:
+    """What an ephemeral key brings with it, but for the model, which a session has from its beginning."""
+    return replace(update, model=UNSET)
 
 
 def for_response(session: SessionConfig, wanted: ResponseConfig) -> SessionConfig:

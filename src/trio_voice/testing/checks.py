@@ -35,10 +35,15 @@ CLOSING_S = 1.05
 STALE_MS = 100.0
 """Sound that may be sent ahead of real time on a connection: the frame under way, and rounding."""
 
+LONGEST_CALL_S = 40.0
+"""From the call to its answer: of the tools there are, none may take longer, nor wait so long for others."""
+
+_LATER = re.compile(r'\(call "([^"]+)"\), which worked in the background')
 _NUMBERED = re.compile(r"\[(\d+)\]")
 CREATE = '{"type":"conversation.item.create"'
 APPEND = '{"type":"input_audio_buffer.append"'
-DELTA = '{"type":"response.output_audio.delta"'
+DELTAS = ("response.output_audio.delta", "response.audio.delta")
+"""By both its names: the simulated server may speak the beta."""
 
 
 @attrs.frozen
@@ -61,6 +66,7 @@ class _Item(msgspec.Struct):
     id: str | None = ""
     call_id: str | None = ""
     status: str | None = ""
+    output: str | None = ""
 
 
 class _Named(msgspec.Struct):
@@ -86,8 +92,7 @@ class _Message(msgspec.Struct):
 
 _read = msgspec.json.Decoder(_Message).decode
 WATCHED = tuple(
-    f'{{"type":"{name}"'
-    for name in ("response.done", "response.output_item.done", "session.updated", "error", DELTA[9:-1])
+    f'{{"type":"{name}"' for name in ("response.done", "response.output_item.done", "session.updated", "error", *DELTAS)
 )
 
 
@@ -112,6 +117,10 @@ class Told:
     """Of an utterance that had begun on the connection before."""
     calls: set[str] = attrs.Factory(set)
     outputs: Counter[str] = attrs.Factory(Counter)
+    begun: set[str] = attrs.Factory(set)
+    """Calls that go on in the background."""
+    later: Counter[str] = attrs.Factory(Counter)
+    """Messages with what these found, by call id."""
     texts: Counter[int] = attrs.Factory(Counter)
     """What the user wrote, by the number of each text."""
 
@@ -141,8 +150,17 @@ class Watch:
     interruptions: int = 0
     tool_runs: Counter[int] = attrs.Factory(Counter)
     tools_running: int = 0
+    tools_called: Counter[str] = attrs.Factory(Counter)
+    """By the name of the tool."""
     called: dict[str, str | None] = attrs.Factory(dict)
     """By call id: the output."""
+    called_at: dict[str, float] = attrs.Factory(dict)
+    asked_about: set[str] = attrs.Factory(set)
+    """Calls that somebody was asked to approve."""
+    approved: set[int] = attrs.Factory(set)
+    """Numbers of calls that were about to be approved."""
+    counted: set[int] = attrs.Factory(set)
+    """Of these, the ones whose approval was in time, and which no interruption cancels."""
     corrupted: bool = False
     frame_ms: int = 20
     """Of the microphone."""
@@ -197,10 +215,17 @@ class Watch:
             told.outputs[item.call_id or ""] += 1
             if told.outputs[item.call_id or ""] > 1:
                 self.wrong("result once", f"the result of {item.call_id} was delivered twice on one connection")
+            if (item.output or "").startswith('{"status":"begun"'):
+                told.begun.add(item.call_id or "")
+        elif item.role == "system":
+            for call_id in _LATER.findall("".join(part.text for part in item.content)):
+                told.later[call_id] += 1
+                if told.later[call_id] > 1:
+                    self.wrong("result once", f"what {call_id} found was told twice on connection {number}")
 
     def _sent(self, told: Told, connection: ServedConnection, message: _Message) -> None:
         match message.type:
-            case "response.output_audio.delta":
+            case "response.output_audio.delta" | "response.audio.delta":
                 samples = (len(message.delta) * 3 // 4 - message.delta[-2:].count("=")) // 2
                 self._sound(connection, message.response_id, message.item_id, _mark(message.delta), samples)
             case "response.done":
@@ -243,10 +268,29 @@ class Watch:
                 if event.call_id in self.called:
                     self.wrong("tool once", f"{event.call_id} was begun twice")
                 self.called[event.call_id] = None
+                self.called_at[event.call_id] = event.at
+                self.tools_called[event.tool] += 1
+            case events.ToolApproval():
+                if event.call_id in self.asked_about:
+                    self.wrong("asked once", f"approval of {event.call_id} was asked for twice")
+                self.asked_about.add(event.call_id)
             case events.ToolFinished():
-                if self.called.get(event.call_id) is not None:
-                    self.wrong("result once", f"{event.call_id} ended twice")
-                self.called[event.call_id] = event.output
+                self._tool_finished(event)
+            case events.ErrorReported(code="conversation_already_has_active_response"):
+                self.wrong("one response at a time", "the user was told of a collision")
+
+    def _tool_finished(self, event: events.ToolFinished) -> None:
+        if self.called.get(event.call_id) is not None:
+            self.wrong("result once", f"{event.call_id} ended twice")
+        self.called[event.call_id] = event.output
+        took_s = event.at - self.called_at.get(event.call_id, event.at)
+        if took_s > LONGEST_CALL_S:
+            self.wrong("answered in time", f"{event.tool} took {took_s:.1f} s")
+
+    def paid(self, number: int) -> None:
+        """A tool runs that has to be approved."""
+        if number not in self.approved:
+            self.wrong("approved first", f"call {number} runs, and nobody has approved it")
 
     def _began(self, event: events.ResponseStart) -> None:
         self.turns[event.turn] = event.response_id
@@ -305,6 +349,9 @@ class Watch:
         for number, runs in self.tool_runs.items():
             if runs > 1:
                 self.wrong("tool once", f"call {number} ran {runs} times")
+        never = sorted(number for number in self.counted if not self.tool_runs[number])
+        if never and session_goes_on:
+            self.wrong("approved first", f"calls {never} were approved and never ran")
         if not session_goes_on:
             return
         last = self.newest
@@ -316,6 +363,9 @@ class Watch:
         for call_id in last.calls:
             if last.outputs[call_id] != 1:
                 self.wrong("result once", f"{last.outputs[call_id]} results of {call_id} on the last connection")
+        for call_id in last.begun:
+            if self.called.get(call_id) is not None and last.later[call_id] != 1:
+                self.wrong("result once", f"what {call_id} found is told {last.later[call_id]} times at the end")
 
     def judge_texts(self, *, session_goes_on: bool) -> None:
         """What the user wrote is in the conversation at its end."""

@@ -11,28 +11,30 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager, nullcontext
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import attrs
 import trio
 
 from trio_voice import supervisor
 from trio_voice.agent import RealtimeAgent
+from trio_voice.agent_settings import Filler, IdlePrompts
 from trio_voice.audio import AudioFormat
 from trio_voice.config import AudioInputConfig, AudioOutputConfig, ConnectionOptions, ConnectionState, SessionState
 from trio_voice.devices import OpenSpeaker, Pull
 from trio_voice.devices.wav import SoftwareSpeaker
 from trio_voice.errors import SessionEnded
-from trio_voice.events import ResponseEnd, ResponseStart
-from trio_voice.function_tools import FunctionTool, tool
+from trio_voice.events import ResponseEnd, ResponseStart, ToolApproval
 from trio_voice.protocol import TurnDetection
 from trio_voice.server import input_audio
+from trio_voice.server.brain import ResponseRequest, ResponseWriter
 from trio_voice.server.scripted import ScriptedBrain, tone
 from trio_voice.server.server_settings import ServerSettings
 from trio_voice.session import RealtimeSession
 from trio_voice.testing.checks import CLOSING_S, CheapDetector, CheapResampler, Ear, Violation, Watch
 from trio_voice.testing.devices import ScriptedMicrophone
 from trio_voice.testing.direct import DIRECT_FAULTS, DIRECT_FRAME_MS, DirectServer, without_bytes
+from trio_voice.testing.drawn_tools import decide, tools_of
 from trio_voice.testing.faults import Fault, FaultKind
 from trio_voice.testing.people import MAX_TURNS, Action, Answers, Plan, PlannedFault, State, is_of_connecting
 from trio_voice.testing.server import FaultyServer, memory_server
@@ -45,6 +47,11 @@ SILENT_S = 8.0
 """With nothing going on for this long a conversation has come to rest."""
 REST_WITHIN_S = 400.0
 ANSWER_WITHIN_S = 120.0
+TALKATIVE: dict[str, Any] = {
+    "greeting": "Hello, this is the agent.",
+    "idle_prompts": IdlePrompts(after_ms=3000, at_most=2),
+    "filler": Filler(after_ms=300),
+}
 
 
 Wire: TypeAlias = Literal["websocket", "direct"]
@@ -61,7 +68,8 @@ class Outcome:
     cells: Counter[tuple[FaultKind, State]] = attrs.Factory(Counter)
     reconnects: int = 0
     interruptions: int = 0
-    tool_calls: int = 0
+    tools: Counter[str] = attrs.Factory(Counter)
+    """Calls, by the name of the tool."""
     rotations: int = 0
     turns: int = 0
     wall_s: float = 0.0
@@ -121,15 +129,17 @@ def _cheap_hearing() -> Iterator[None]:
 
 async def _hold(plan: Plan, is_direct: bool, clock: VirtualClock) -> Outcome:
     tasks_before = trio.lowlevel.current_statistics().tasks_living
-    answers, ear = Answers(plan.seed), Ear()
+    answers, ear = Answers(plan.seed, plan.tools), Ear()
     watch = Watch(ear)
-    brain = ScriptedBrain(
+    brain = _Brain(
         answers, lambda samples, rate_hz: "yes please", think_ms=plan.think_ms, chunk_delay_ms=plan.clause_delay_ms,
         hear_ms=plan.hear_ms,
         detector=CheapDetector,
     )  # fmt: skip
     rng = random.Random(f"{plan.seed}/server")
-    settings = ServerSettings(session_limit_s=plan.session_limit_s, rng=rng, wall_clock=trio.current_time)
+    settings = ServerSettings(
+        session_limit_s=plan.session_limit_s, rng=rng, wall_clock=trio.current_time, dialect=plan.dialect
+    )
     lost: BaseException | None = None
     began_at = trio.current_time()
     kind = DirectServer if is_direct else FaultyServer
@@ -138,9 +148,12 @@ async def _hold(plan: Plan, is_direct: bool, clock: VirtualClock) -> Outcome:
     async with memory_server(brain, settings=settings, rng=rng, kind=kind) as server, trio.open_nursery() as nursery:
         server.watch = watch.message
         microphone = _Microphone(sleep_until=clock.sleep_until)
+        agent = RealtimeAgent(tools=tools_of(watch), turn_detection=None if plan.push_to_talk else TurnDetection())
         session = RealtimeSession(
-            RealtimeAgent(tools=_tools(watch), turn_detection=None if plan.push_to_talk else TurnDetection()),
-            connection=ConnectionOptions(url="ws://memory/v1/realtime", model=None),
+            attrs.evolve(agent, **TALKATIVE) if plan.talkative else agent,
+            connection=ConnectionOptions(
+                url="ws://memory/v1/realtime", model="any", dialect=plan.dialect, native_resume=False
+            ),
             microphone=microphone,
             speaker=_Speaker(clock, ear, plan.block_ms, plan.latency_ms),
             audio_input=AudioInputConfig(chunk_ms=chunk_ms),
@@ -156,7 +169,7 @@ async def _hold(plan: Plan, is_direct: bool, clock: VirtualClock) -> Outcome:
         try:
             async with session:
                 weather.entered = True
-                person = _Person(plan, session, microphone, weather, answers, watch)
+                person = _Person(plan, session, microphone, weather, brain, watch)
                 await person.take_part()
                 await weather.clear_up()
                 goes_on = await _come_to_rest(person, session, watch, weather)
@@ -187,7 +200,7 @@ async def _hold(plan: Plan, is_direct: bool, clock: VirtualClock) -> Outcome:
         weather.cells,
         watch.reconnects,
         watch.interruptions,
-        len(watch.called),
+        watch.tools_called,
         weather.rotations,
         len(watch.turns),
         ended_by=str(lost or ""),
@@ -203,6 +216,8 @@ async def _listen(session: RealtimeSession, watch: Watch, weather: _Weather) -> 
             if isinstance(event, ResponseStart | ResponseEnd):
                 weather.last_stir_at = trio.current_time()
                 weather.answered += isinstance(event, ResponseEnd)
+            if isinstance(event, ToolApproval):
+                weather.nursery.start_soon(decide, event, session, watch)
             watch.event(event)
             weather.look()
 
@@ -234,14 +249,14 @@ class _Person:
     session: RealtimeSession
     microphone: ScriptedMicrophone
     weather: _Weather
-    answers: Answers
+    brain: ScriptedBrain
     watch: Watch
 
     async def take_part(self) -> None:
         if not self.plan.push_to_talk:
             await self.session.start_listening()
         for action in self.plan.actions:
-            if self.answers.asked > MAX_TURNS:
+            if len(self.brain.requests) > MAX_TURNS:
                 return
             await trio.sleep(action.after_s)
             await self._do(action)
@@ -395,43 +410,11 @@ class _Weather:
         return quiet and waits and not self.watch.tools_running
 
 
-def _tools(watch: Watch) -> list[FunctionTool]:
-    async def run(number: int, seconds: float) -> str:
-        watch.tool_runs[number] += 1
-        watch.tools_running += 1
-        try:
-            await trio.sleep(seconds)
-        finally:
-            watch.tools_running -= 1
-        return f"done {number}"
+class _Brain(ScriptedBrain):
+    """Marks all that it says by its turn, words that it was given too: no two answers may sound the same."""
 
-    @tool
-    async def look_up(number: int) -> str:
-        """Look something up."""
-        return await run(number, 0.05)
-
-    @tool(on_interrupt="cancel")
-    async def search_slowly(number: int) -> str:
-        """Search for a long time."""
-        return await run(number, 1 + number % 5)
-
-    @tool
-    async def place_order(number: int) -> str:
-        """Order something."""
-        return await run(number, 0.8)
-
-    @tool
-    async def break_down(number: int) -> str:
-        """Fail."""
-        await run(number, 0.3)
-        raise RuntimeError("broken, as planned")
-
-    @tool(timeout_s=3)
-    async def hang(number: int) -> str:
-        """Never answer."""
-        return await run(number, 1e6)
-
-    return [look_up, search_slowly, place_order, break_down, hang]
+    async def respond(self, request: ResponseRequest, writer: ResponseWriter) -> None:
+        await super().respond(attrs.evolve(request, instructions=""), writer)
 
 
 @attrs.define(eq=False)

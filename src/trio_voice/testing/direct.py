@@ -13,11 +13,11 @@ from typing import Any
 
 import trio
 
-from trio_voice import downlink, playback, uplink, wire
+from trio_voice import dialects, downlink, playback, wire
 from trio_voice.errors import WireLost
 from trio_voice.protocol import InputAudioBufferAppend, ResponseOutputAudioDelta, decode_server_event, encode
 from trio_voice.protocol.codec import decode_client_event
-from trio_voice.server import connection, outbox, responses
+from trio_voice.server import connection, played, responses
 from trio_voice.testing.faults import FATAL_FAULTS, Fault, FaultKind
 from trio_voice.testing.server import Direction, FaultyServer, ServedConnection
 
@@ -65,8 +65,8 @@ def without_bytes() -> Iterator[None]:
     """Sessions made in here use wires of this kind."""
     places: list[tuple[Any, str, Any]] = [
         (wire, "run", _run),
-        (uplink, "encode", _carry(encode)),
-        (outbox, "encode", _carry(encode)),
+        (dialects, "encode", _carry(encode)),
+        (played, "encode", _carry(encode)),
         (downlink, "decode_server_event", _unpack(decode_server_event)),
         (connection, "decode_client_event", _unpack(decode_client_event)),
         (responses, "DELTA_MS", DIRECT_FRAME_MS),

@@ -28,6 +28,12 @@ STATES: tuple[State, ...] = (
     "closing",
 )  # fmt: skip
 
+TOOLS = (
+    "look_up", "search_slowly", "place_order", "break_down", "hang", "hang_on", "note_down", "search_widely",
+    "one_at_a_time", "report", "pay", "book",
+)  # fmt: skip
+"""Those of `drawn_tools.py`."""
+
 MAX_TURNS = 110
 """Marked samples tell 127 answers apart; people hang up before."""
 
@@ -68,6 +74,12 @@ class Plan:
     session_limit_s: float = 3600.0
     hear_ms: int = 100
     """How long the server takes to recognise an utterance, from the moment in which it suspects its end."""
+    talkative: bool = False
+    """The agent speaks by itself: it greets, breaks silences, and bridges the waits for tools."""
+    dialect: str = "trio-voice"
+    """Which server is played; one that hears and speaks at 24 kHz."""
+    tools: tuple[str, ...] = TOOLS
+    """What the model may call."""
 
 
 def plan_of(seed: int, minutes: float = 10.0, *, faults_per_minute: float = 1.5) -> Plan:
@@ -93,6 +105,7 @@ def plan_of(seed: int, minutes: float = 10.0, *, faults_per_minute: float = 1.5)
         push_to_talk=push_to_talk,
         session_limit_s=rng.choice((3600.0, 300.0, 170.0)),
         hear_ms=rng.choice((100, 100, 1500)),
+        talkative=rng.random() < 0.3,
     )
 
 
@@ -134,7 +147,6 @@ def is_of_connecting(fault: Fault) -> bool:
 
 
 CLAUSES = ("One two three four five.", "Six seven eight.", "Nine ten eleven twelve.", "That is all, thank you.")
-TOOLS = ("look_up", "search_slowly", "place_order", "break_down", "hang")
 
 
 @attrs.define(eq=False)
@@ -142,6 +154,7 @@ class Answers:
     """What the scripted brain says, asked for the n-th time."""
 
     seed: int
+    tools: Sequence[str] = TOOLS
     asked: int = 0
     calls: int = 0
     """Calls made: each has a number, so that a second run of it would show."""
@@ -150,16 +163,18 @@ class Answers:
         self.asked += 1
         rng = random.Random(f"{self.seed}/{self.asked}")
         after_tool = bool(request.items) and request.items[-1].type == "function_call_output"
+        if request.tool_choice == "none":  # words of the application's own, not the model's
+            return [Say("As I was told to say.", 600)]
         steps: list[Step] = []
         if rng.random() < (0.9 if after_tool else 0.8):
             for clause in rng.sample(CLAUSES, rng.randint(1, 4)):
                 steps.append(Say(clause, rng.choice((30, 100, 400, 1200, 2500))))
                 if rng.random() < 0.1:
                     steps.append(Wait(rng.choice((50, 500, 2000))))
-        if rng.random() < (0.1 if after_tool else 0.35):
-            for _ in range(rng.choice((1, 1, 2))):
+        if rng.random() < (0.15 if after_tool else 0.4):
+            for _ in range(rng.choice((1, 1, 2, 3))):
                 self.calls += 1
-                steps.append(Call(rng.choice(TOOLS), f'{{"number": {self.calls}}}'))
+                steps.append(Call(rng.choice(self.tools), f'{{"number": {self.calls}}}'))
         if rng.random() < 0.03:
             steps.append(Fail())
         return steps or [Say("Yes.", 300)]

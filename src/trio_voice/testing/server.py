@@ -14,6 +14,7 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Literal, TypeAlias
+from urllib.parse import parse_qs, urlsplit
 
 import attrs
 import trio
@@ -34,6 +35,7 @@ from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
 from trio_voice.errors import WireLost
 from trio_voice.server.brain import Brain
+from trio_voice.server.connection import Opening
 from trio_voice.server.converse import converse
 from trio_voice.server.server_settings import DEFAULT_MODEL, ServerSettings
 from trio_voice.testing.faults import CONNECT_FAULTS, STREAM_FAULTS, Fault, FaultyStream, quick_pair
@@ -64,6 +66,8 @@ class ServedConnection:
     _watch: Callable[[ServedConnection, Direction, str], None]
     opened_at: float = attrs.Factory(trio.current_time)
     over: bool = False
+    target: str = ""
+    """Path and query of its handshake."""
     _socket: WSConnection = attrs.Factory(lambda: WSConnection(ConnectionType.SERVER))
     _outgoing: bytearray = attrs.Factory(bytearray)
     _writing: bool = False
@@ -114,7 +118,7 @@ class ServedConnection:
             self._repeats -= 1
             await self._say(frame)
         if self._late:
-            if frame.startswith('{"type":"response.output_audio.delta"'):
+            if frame.startswith(('{"type":"response.output_audio.delta"', '{"type":"response.audio.delta"')):
                 self._last_delta = frame
             elif frame.startswith('{"type":"response.done"') and '"status":"cancelled"' in frame and self._last_delta:
                 self._late -= 1
@@ -143,6 +147,7 @@ class ServedConnection:
         event = await self._next()
         if not isinstance(event, Request):
             return False
+        self.target = event.target
         await self._emit(AcceptConnection(subprotocol="realtime" if "realtime" in event.subprotocols else None))
         self._accepted = True
         return True
@@ -289,9 +294,9 @@ class FaultyServer:
                     for fault in faults:
                         if fault.kind not in STREAM_FAULTS and fault.kind not in CONNECT_FAULTS:
                             nursery.start_soon(self._strike_later, connection, fault)
-                    ending = await converse(
-                        connection.receive, connection.send, self.brain, self.settings, DEFAULT_MODEL
-                    )
+                    call_id = parse_qs(urlsplit(connection.target).query).get("call_id", [""])[0]
+                    opening = Opening(DEFAULT_MODEL, call_id=call_id)
+                    ending = await converse(connection.receive, connection.send, self.brain, self.settings, opening)
                     nursery.cancel_scope.cancel()
                 await connection.close(ending.code, ending.reason)
                 with trio.move_on_after(CLOSE_ANSWER_S):

@@ -21,7 +21,7 @@ import attrs
 
 from trio_voice.testing.conversing import Outcome, Wire, converse
 from trio_voice.testing.faults import FAULT_KINDS, Fault, FaultKind
-from trio_voice.testing.people import STATES, Action, Plan, PlannedFault, State, plan_of
+from trio_voice.testing.people import STATES, TOOLS, Action, Plan, PlannedFault, State, plan_of
 from trio_voice.testing.spreading import devote_process, spread
 
 SHRINKING_RUNS = 80
@@ -40,7 +40,7 @@ class Tally:
     reconnects: int = 0
     rotations: int = 0
     interruptions: int = 0
-    tool_calls: int = 0
+    tools: Counter[str] = attrs.Factory(Counter)
     turns: int = 0
     ended_early: int = 0
     faults: Counter[FaultKind] = attrs.Factory(Counter)
@@ -55,7 +55,7 @@ class Tally:
         self.reconnects += outcome.reconnects
         self.rotations += outcome.rotations
         self.interruptions += outcome.interruptions
-        self.tool_calls += outcome.tool_calls
+        self.tools += outcome.tools
         self.turns += outcome.turns
         self.ended_early += bool(outcome.ended_by)
         self.faults += outcome.faults
@@ -81,8 +81,9 @@ class Tally:
         rows = [
             ("conversations", self.conversations), ("ended by a fault, as they must", self.ended_early),
             ("virtual hours", f"{self.virtual_s / 3600:.2f}"), ("answers", self.turns),
-            ("interruptions", self.interruptions), ("tool calls", self.tool_calls),
-            ("reconnects", self.reconnects), ("rotations", self.rotations), ("faults", self.faults.total()),
+            ("interruptions", self.interruptions), ("tool calls", self.tools.total()),
+            *((f"  {name}", self.tools[name]) for name in TOOLS),
+                       ("reconnects", self.reconnects), ("rotations", self.rotations), ("faults", self.faults.total()),
             *((f"  {kind}", self.faults[kind]) for kind in FAULT_KINDS),
             ("violations", self.rules.total()), *((f"  {rule}", count) for rule, count in self.rules.items()),
             ("virtual seconds per wall second and core", f"{self.speed:.0f}"),

@@ -21,6 +21,7 @@ import numpy as np
 import trio
 
 from trio_voice.logs import log
+from trio_voice.protocol.verbatim import words_of
 from trio_voice.server.brain import ResponseRequest, ResponseWriter, SpeechDetector
 from trio_voice.server.speech import dialogue as offline_dialogue
 from trio_voice.server.speech.clauses import split_clauses
@@ -165,6 +166,10 @@ class SpeechBrain:
             return None
 
         async with to_write:
+            words = words_of(request.instructions)
+            if words is not None:
+                await prepare(Say(words))
+                return
             if self._llm is not None:
                 await self._llm.reply(request.items, request.tools, request.instructions, prepare)
                 return

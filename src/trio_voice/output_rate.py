@@ -1,0 +1,53 @@
+"""Sound whose rate a server names with each piece, converted to the rate of the session.
+
+Core ring: pure. A part of the downlink; some servers make speech at the rate of the model at hand (vLLM-omni). The
+invariant: not a sample more or less than the item had, however many pieces it came in.
+"""
+
+from __future__ import annotations
+
+import attrs
+from msgspec import UNSET
+from msgspec.structs import replace
+
+from trio_voice.audio import StreamResampler
+from trio_voice.protocol import ResponseOutputAudioDelta, ResponseOutputAudioDone
+
+
+@attrs.define(eq=False)
+class OutputRate:
+    """Of one connection."""
+
+    session_hz: int
+    _last: ResponseOutputAudioDelta | None = None
+    """The newest piece that was converted; its item may have more to come."""
+    _stream: StreamResampler = attrs.Factory(lambda: StreamResampler(1, 1))
+
+    @property
+    def is_converting(self) -> bool:
+        """Something of an item is held back."""
+        return self._last is not None
+
+    def fitted(
+        self, event: ResponseOutputAudioDelta | ResponseOutputAudioDone
+    ) -> list[ResponseOutputAudioDelta | ResponseOutputAudioDone]:
+        """The event at the session's rate, and before the end of an item what the conversion held back of it."""
+        if isinstance(event, ResponseOutputAudioDone):
+            return [*self._rest(), event]
+        if not event.sample_rate_hz or event.sample_rate_hz == self.session_hz:
+            return [event]
+        rest = []
+        if self._last is None or (self._last.item_id, self._last.sample_rate_hz) != (
+            event.item_id,
+            event.sample_rate_hz,
+        ):
+            rest = self._rest()
+            self._stream = StreamResampler(event.sample_rate_hz, self.session_hz)
+        self._last = event
+        return [*rest, replace(event, delta=self._stream.convert(event.delta), sample_rate_hz=UNSET)]
+
+    def _rest(self) -> list[ResponseOutputAudioDelta | ResponseOutputAudioDone]:
+        last, self._last = self._last, None
+        if last is None:
+            return []
+        return [replace(last, delta=self._stream.convert(b"", last=True), sample_rate_hz=UNSET)]

@@ -1,0 +1,138 @@
+"""What the conversation and the tool executor say to each other. Of the channel table: `channels.py`.
+
+Core ring: values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeAlias
+
+import attrs
+
+if TYPE_CHECKING:
+    from trio_voice.agent import RealtimeAgent
+    from trio_voice.agent_tool import AgentTool
+    from trio_voice.channels import Command
+    from trio_voice.events import ToolApproval
+
+
+# --- conversation → tool executor -----------------------------------------------------------------
+
+
+@attrs.frozen
+class RunTool:
+    """A completed function call of `turn`."""
+
+    turn: int
+    call_id: str
+    tool: str
+    arguments: str
+
+
+@attrs.frozen
+class CancelTurn:
+    """`turn` was interrupted: end those of its tools whose policy is to be cancelled."""
+
+    turn: int
+
+
+@attrs.frozen
+class OfferTools:
+    """What calls of later turns than `after_turn` may run, and which agent makes them: another one has taken over."""
+
+    after_turn: int
+    tools: Sequence[AgentTool]
+    agent: RealtimeAgent | None = None
+
+
+@attrs.frozen(eq=False)
+class Verdict:
+    """The application approves or rejects a call; the executor says in the command whether it was in time."""
+
+    command: Command
+
+
+@attrs.frozen
+class AskApprover:
+    """A call that the server makes itself waits for an approval: ask whom the session has for that."""
+
+    asked: ToolApproval
+
+
+ToolItem: TypeAlias = RunTool | CancelTurn | OfferTools | Verdict | AskApprover
+
+
+# --- tool executor → conversation -----------------------------------------------------------------
+
+
+@attrs.frozen
+class ToolStarted:
+    """A call has come to the executor."""
+
+    turn: int
+    call_id: str
+    tool: str
+    arguments: str
+
+
+@attrs.frozen
+class ApprovalWanted:
+    """The call waits until somebody approves or rejects it. `agent`: the name of who made it."""
+
+    turn: int
+    call_id: str
+    tool: str
+    arguments: str
+    agent: str
+
+
+@attrs.frozen
+class ToolBegun:
+    """A tool works in the background: `output` is what the model is told at once."""
+
+    turn: int
+    call_id: str
+    tool: str
+    output: str
+
+
+@attrs.define(eq=False)
+class ToolProgressed:
+    """A tool says how it is going. Of each call there is one at most in the channel: the tool changes its text until
+    the conversation has taken it, so a talkative tool fills nothing."""
+
+    turn: int
+    call_id: str
+    tool: str
+    text: str
+    quiet_if_interrupted: bool = False
+    taken: bool = False
+
+
+@attrs.frozen
+class ToolResult:
+    """`output` is the JSON text (or plain text) that the model is told."""
+
+    turn: int
+    call_id: str
+    tool: str
+    output: str
+    failed: bool
+    duration_ms: float
+    quiet: bool = False
+    """The model is told, and no response is asked for."""
+    quiet_if_interrupted: bool = False
+    """The same, if the turn that called was interrupted."""
+
+
+@attrs.frozen
+class ApproverDecided:
+    """What came of asking, or that nobody has answered for too long."""
+
+    call_id: str
+    given: bool
+    reason: str
+
+
+ToolNews: TypeAlias = ToolStarted | ApprovalWanted | ToolBegun | ToolProgressed | ToolResult | ApproverDecided
