@@ -108,7 +108,7 @@ class Session(asyncio.Protocol):
             self.transport.close()
             return False
         if first == 0x89:
-            self.transport.write(b"\x8a\x00")
+            self.transport.write(bytes((0x8A, length)) + _unmasked(payload, mask))
         elif first == 0x81:
             self._take_text(payload, mask, now_ns)
         return True
