@@ -1,8 +1,8 @@
 """An application that works 20 ms on every piece of sound, and is interrupted: one variant, one process.
 
-`sleeping` waits those 20 ms, `computing` keeps the event loop for itself. Each hears of the interruption twice: in a
-callback of its own, and in the stream of events in which it also takes the sound. `floor` is the bare loop that
-anyone could write, asyncio and websockets: it handles events as they come.
+`sleeping` waits those 20 ms, `computing` keeps the event loop for itself, `idle` is one that does neither. Each hears
+of the interruption twice: in a callback of its own, and in the stream of events in which it also takes the sound.
+`floor` is the bare loop that anyone could write, asyncio and websockets: it handles events as they come.
 
 Run: python -m benchmarks.barge_in_client VARIANT URL --times N [--core N] [--realtime]; prints JSON.
 """
@@ -21,7 +21,7 @@ from benchmarks.barge_in_server import NEXT, PIECE_BYTES
 from benchmarks.machine import pin, run_first
 
 WORK_S = 0.020
-VARIANTS = ("floor", "sleeping", "computing")
+VARIANTS = ("floor", "idle", "sleeping", "computing")
 
 
 def compute() -> None:
@@ -117,7 +117,7 @@ def of_the_runtime(url: str, times: int, variant: str) -> dict[str, Any]:
                     account.sound(event.turn, len(event.pcm))
                     if variant == "sleeping":
                         await trio.sleep(WORK_S)
-                    else:
+                    elif variant == "computing":
                         compute()
 
         async with session, trio.open_nursery() as nursery:

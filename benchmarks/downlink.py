@@ -16,7 +16,7 @@ from benchmarks import processes
 from benchmarks.client import VARIANTS
 
 FLOOR = "floor"
-AIM_RATIO = 1.5
+AIM_RATIO = 1.4
 MARGIN_S = 30.0
 
 

@@ -23,7 +23,7 @@ from benchmarks.stamps import stamped_base64
 RESPONSE_ID = "resp_benchmark"
 ITEM_ID = "item_benchmark"
 
-_CREATED = {
+_CREATED: dict[str, object] = {
     "type": "response.created",
     "event_id": "event_created",
     "response": {
@@ -34,7 +34,7 @@ _CREATED = {
         "output": [],
     },
 }
-_ITEM_ADDED = {
+_ITEM_ADDED: dict[str, object] = {
     "type": "response.output_item.added",
     "event_id": "event_item",
     "response_id": RESPONSE_ID,
@@ -48,10 +48,15 @@ _DELTA_HEAD = (
 _DELTA_TAIL = b'"}'
 
 
-def _delta_frame() -> bytes:
-    """A whole WebSocket frame: FIN and text, no mask, a 16 bit length."""
-    payload = _DELTA_HEAD + stamped_base64() + _DELTA_TAIL
+def delta_frame(pieces: int = 1) -> bytes:
+    """A whole WebSocket frame: FIN and text, no mask, a 16 bit length, which is enough for ten pieces."""
+    payload = _DELTA_HEAD + stamped_base64(pieces) + _DELTA_TAIL
     return b"\x81\x7e" + len(payload).to_bytes(2, "big") + payload
+
+
+def opening_events() -> tuple[dict[str, object], ...]:
+    """What comes before the first sound of a response."""
+    return _CREATED, _ITEM_ADDED
 
 
 async def _converse(socket: ServerConnection) -> None:
@@ -76,7 +81,7 @@ async def _speak(socket: ServerConnection, deltas: int, interval_s: float) -> No
     await socket.send(json.dumps(_ITEM_ADDED))
     for _ in range(deltas):
         await asyncio.sleep(interval_s)
-        socket.transport.write(_delta_frame())
+        socket.transport.write(delta_frame())
 
 
 async def _main(core: int | None) -> None:

@@ -21,7 +21,7 @@ from trio_voice.events import ResponseAudio
 from trio_voice.playback_buffer import Insertion, PlaybackBuffer
 from trio_voice.protocol import ResponseOutputAudioDelta, SessionUpdate, SessionUpdated, decode_server_event, encode
 from trio_voice.protocol.session_config import SessionConfig
-from trio_voice.wire import MESSAGE_QUEUE, RECEIVE_BYTES
+from trio_voice.wire_stream import MESSAGE_QUEUE, RECEIVE_BYTES
 
 
 def new_session(url: str, speaker: Speaker | None = None) -> RealtimeSession:

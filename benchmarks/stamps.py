@@ -23,10 +23,13 @@ Take: TypeAlias = Callable[[bytes], bool]
 """Takes a piece of sound as it arrives; True once all were taken."""
 
 
-def stamped_base64() -> bytes:
-    """`PCM_BYTES` of sound that say when this was called."""
+_MORE = base64.b64encode(bytes(range(1, 241)) * (PCM_BYTES // 240))
+
+
+def stamped_base64(pieces: int = 1) -> bytes:
+    """`PCM_BYTES` of sound that say when this was called, or so many times as many."""
     stamp = time.perf_counter_ns().to_bytes(STAMP_BYTES, "little")
-    return base64.b64encode(stamp + b"\1") + _REST
+    return base64.b64encode(stamp + b"\1") + _REST + _MORE * (pieces - 1)
 
 
 class Arrivals:

@@ -12,6 +12,7 @@ from benchmarks import processes
 from benchmarks.downlink import FLOOR
 
 IMPORTS = ("trio", "trio_voice", "trio_voice.session")
+AIM_IMPORT_MS, AIM_CONNECT_MS = 300.0, 10.0
 CONNECTORS = (FLOOR, "callback")
 
 

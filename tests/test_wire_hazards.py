@@ -22,6 +22,7 @@ from kit import Peer as SessionPeer
 from test_wire import Peer
 from trio_voice import ConnectionOptions, RealtimeAgent, RealtimeSession, wire
 from trio_voice.errors import WireLost
+from trio_voice.wire_stream import MESSAGE_QUEUE
 
 URL = "ws://voice.test/v1/realtime"
 FOR_EVER_S = 3600.0
@@ -320,7 +321,7 @@ async def test_4_nor_does_an_application_that_never_looks(network: Network, auto
         peer = await network.next_peer()
         await peer.accept()
         await peer.send(TextMessage('{"type": "session.updated", "session": {"type": "realtime", "id": "sess_1"}}'))
-        for _ in range(20 * wire.MESSAGE_QUEUE):
+        for _ in range(20 * MESSAGE_QUEUE):
             await peer.send(TextMessage('{"type": "rate_limits.updated", "rate_limits": []}'))
         answered.append(await answers_a_ping(peer))
         asked.set()

@@ -22,15 +22,11 @@ from wsproto.utilities import ProtocolError
 
 from trio_voice.config import url_shown
 from trio_voice.errors import WireLost
+from trio_voice.wire_stream import MESSAGE_QUEUE, RECEIVE_BYTES, WireStream
 
-RECEIVE_BYTES = 65_536
-"""Read at once. With the library's 4 KiB a 6.4 kB message costs twice the CPU."""
-MESSAGE_QUEUE = 64
-"""Messages between the pump and the downlink; the pump answers pings only while there is room."""
 MAX_MESSAGE_BYTES = 24 * 1024 * 1024
 """A retrieved minute of audio is about 3.8 MB; the codec has a smaller limit of its own, which loses no connection."""
 CLOSE_TIMEOUT_S = 1.0
-HEAD_BYTES = 4096
 
 _REFUSAL = re.compile(rb"HTTP/1\.\d ([345]\d\d)")
 _FATAL_STATUS = {400, 401, 403, 404}
@@ -44,43 +40,10 @@ _STATUS_ADVICE = {
 }
 
 
-class _WatchedStream(trio.abc.Stream):
-    """Passes everything through; notes when anything last arrived and whether the peer has ended."""
-
-    def __init__(self, inner: trio.abc.Stream) -> None:
-        self._inner = inner
-        self.last_received_at = trio.current_time()
-        self.ended = trio.Event()
-        self.head = b""
-        """The first bytes that came: a peer that refuses the handshake and hangs up has said why."""
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        try:
-            received = await self._inner.receive_some(max_bytes)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            self.ended.set()
-            raise
-        self.last_received_at = trio.current_time()
-        self.head = self.head or bytes(received[:HEAD_BYTES])
-        if not received:
-            self.ended.set()
-        return received
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await self._inner.send_all(data)
-
-    async def wait_send_all_might_not_block(self) -> None:
-        await self._inner.wait_send_all_might_not_block()
-
-    async def aclose(self) -> None:
-        self.ended.set()
-        await self._inner.aclose()
-
-
 class Wire:
     """An open connection that carries text messages. `receive` by one task; messages of several senders stay whole."""
 
-    def __init__(self, connection: trio_websocket.WebSocketConnection, stream: _WatchedStream) -> None:
+    def __init__(self, connection: trio_websocket.WebSocketConnection, stream: WireStream) -> None:
         self._connection = connection
         self._stream = stream
         self.last_message_at = trio.current_time()
@@ -94,27 +57,40 @@ class Wire:
         return self._stream.last_received_at
 
     async def send(self, text: str) -> None:
-        """Raises: `WireLost`. Cancellation: only together with the connection; a message cut short breaks it."""
+        """Have a message sent: whole and in order, whether or not the caller is cancelled while it waits for room.
+
+        A checkpoint only when the socket is full. Raises: `WireLost`.
+        """
+        if self._connection.closed is not None:
+            raise _lost(self._connection.closed)
         try:
-            await self._connection.send_message(text)
-        except trio_websocket.ConnectionClosed as closed:
-            raise _lost(closed) from None
+            if not self._stream.write_text(text.encode()):
+                await self._stream.flushed()
+        except trio.BrokenResourceError as broken:
+            raise WireLost(f"the connection broke while sending ({broken})", retryable=True) from None
 
     async def receive(self) -> str | bytes:
-        """The next message. Raises: `WireLost` once the connection is closed and all has been received."""
-        try:
-            message = await self._connection.get_message()
-        except trio_websocket.ConnectionClosed as closed:
-            raise _lost(closed) from None
+        """The next message. Who has begun to receive comes back soon, or nobody answers the peer's pings.
+
+        Of a burst each but the first is had without a checkpoint. Cancellation: safe.
+        Raises: `WireLost` once the connection is closed and all has been received.
+        """
+        message: str | bytes | None = await self._stream.next_text()
+        if message is None:
+            try:
+                message = await self._connection.get_message()
+            except trio_websocket.ConnectionClosed as closed:
+                raise _lost(closed.reason) from None
         self.last_message_at = trio.current_time()
         return message
 
     async def ping(self) -> None:
         """Wait for the answer to a ping. Raises: `WireLost`."""
+        self._stream.leave_reading()  # to the library, unless somebody is at it just now
         try:
             await self._connection.ping()
         except trio_websocket.ConnectionClosed as closed:
-            raise _lost(closed) from None
+            raise _lost(closed.reason) from None
 
 
 @attrs.frozen
@@ -145,7 +121,7 @@ async def run(
     Closes: the stream, within one second.
     """
     with trio.move_on_after(connect_timeout_s) as connecting:
-        watched = _WatchedStream(stream or await connect(address))
+        watched = WireStream(stream or await connect(address), MAX_MESSAGE_BYTES)
     if connecting.cancelled_caught:
         raise WireLost(
             f"{address.shown} did not answer within {connect_timeout_s:g} s; is the server up and the address right?",
@@ -154,7 +130,8 @@ async def run(
     refusals: list[BaseException] = []
     try:
         async with trio.open_nursery() as nursery:
-            pumping = trio.CancelScope(shield=True)
+            pumping, writing = trio.CancelScope(shield=True), trio.CancelScope(shield=True)
+            nursery.start_soon(_keep_writing, writing, watched)
             hand_over, handed_over = trio.open_memory_channel[trio.Nursery](1)
             nursery.start_soon(_keep_pumping, pumping, hand_over)
             try:
@@ -168,11 +145,13 @@ async def run(
                     task_status.started(opened)
                     await trio.sleep_forever()
                 finally:
+                    watched.leave_reading()
                     if not opened.is_dead:
                         with trio.move_on_after(CLOSE_TIMEOUT_S, shield=True):
                             await connection.aclose()
             finally:
                 pumping.cancel()
+                writing.cancel()
                 nursery.cancel_scope.cancel()
     except* WireLost as group:
         refusals.extend(group.exceptions)
@@ -192,6 +171,12 @@ async def _keep_pumping(scope: trio.CancelScope, hand_over: trio.MemorySendChann
         async with trio.open_nursery() as pump:
             hand_over.send_nowait(pump)
             await trio.sleep_forever()
+
+
+async def _keep_writing(scope: trio.CancelScope, stream: WireStream) -> None:
+    """Shielded too, and not in the library's nursery: what has been given is sent although its reader has failed."""
+    with scope:
+        await stream.keep_writing()
 
 
 async def _shake_hands(
@@ -243,13 +228,13 @@ async def connect(address: Address) -> trio.abc.Stream:
     return stream
 
 
-async def _cancel_at_end(stream: _WatchedStream, scope: trio.CancelScope) -> None:
+async def _cancel_at_end(stream: WireStream, scope: trio.CancelScope) -> None:
     """End the handshake when the peer hangs up in it: the library would wait for ever."""
     await stream.ended.wait()
     scope.cancel()
 
 
-def _no_handshake(address: Address, stream: _WatchedStream, timeout_s: float) -> WireLost:
+def _no_handshake(address: Address, stream: WireStream, timeout_s: float) -> WireLost:
     if refusal := _REFUSAL.match(stream.head):
         return rejected(address, int(refusal[1]), stream.head.partition(b"\r\n\r\n")[2])
     if stream.ended.is_set():
@@ -297,8 +282,7 @@ class _ErrorBody(msgspec.Struct):
     error: _ErrorMessage
 
 
-def _lost(closed: trio_websocket.ConnectionClosed) -> WireLost:
-    reason = closed.reason
+def _lost(reason: trio_websocket.CloseReason | None) -> WireLost:
     if reason is None:
         return WireLost("the connection is closed", retryable=True)
     said = f": {reason.reason}" if reason.reason else ""

@@ -11,7 +11,8 @@ from wsproto import ConnectionType
 from wsproto.connection import Connection
 from wsproto.events import BytesMessage, Event, Message, Ping, TextMessage
 
-from trio_voice.testing.frames import FrameCutter, text_frame
+from trio_voice.testing.frames import FrameCutter
+from trio_voice.text_frames import text_frame
 
 LENGTHS = (0, 1, 125, 126, 127, 65_535, 65_536, 70_000)
 

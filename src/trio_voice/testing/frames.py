@@ -9,12 +9,7 @@ from __future__ import annotations
 
 import attrs
 
-WHOLE_TEXT = 0x81
-"""The first byte of a frame that is a whole message of text, without extensions."""
-MASKED = 0x80
-LONGEST_SHORT = 125
-TWO_BYTES, EIGHT_BYTES = 126, 127
-"""What stands for a length that follows in so many bytes."""
+from trio_voice.text_frames import LONGEST_SHORT, MASKED, TWO_BYTES, WHOLE_TEXT
 
 
 @attrs.define(eq=False)
@@ -71,16 +66,3 @@ def _unmasked(mask: bytes, payload: bytes) -> bytes:
     length = len(payload)
     key = (mask * (length // 4 + 1))[:length]
     return (int.from_bytes(payload) ^ int.from_bytes(key)).to_bytes(length)
-
-
-def text_frame(text: str) -> bytes:
-    """The frame of a whole message from a server, which masks nothing."""
-    payload = text.encode()
-    length = len(payload)
-    if length <= LONGEST_SHORT:
-        head = bytes((WHOLE_TEXT, length))
-    elif length < 1 << 16:
-        head = bytes((WHOLE_TEXT, TWO_BYTES)) + length.to_bytes(2)
-    else:
-        head = bytes((WHOLE_TEXT, EIGHT_BYTES)) + length.to_bytes(8)
-    return head + payload

@@ -39,7 +39,8 @@ from trio_voice.server.connection import Opening
 from trio_voice.server.converse import converse
 from trio_voice.server.server_settings import DEFAULT_MODEL, ServerSettings
 from trio_voice.testing.faults import CONNECT_FAULTS, STREAM_FAULTS, Fault, FaultyStream, quick_pair
-from trio_voice.testing.frames import FrameCutter, text_frame
+from trio_voice.testing.frames import FrameCutter
+from trio_voice.text_frames import text_frame
 
 Direction: TypeAlias = Literal["sent", "received"]
 OVERSIZED_BYTES = 25 * 1024 * 1024

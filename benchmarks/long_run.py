@@ -1,0 +1,129 @@
+"""A conversation of an hour: does memory stay flat, and is every task and descriptor gone in the end?
+
+The user speaks, the agent answers, every fifth answer is interrupted, and every fiftieth turn the connection is lost.
+In virtual time an hour takes a minute; with `--wall-minutes` it is real time, in the same way.
+
+Run: python -m benchmarks.long_run [--virtual-minutes M | --wall-minutes M] [--core N]; prints JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import time
+from typing import Any
+
+import trio
+from trio.testing import MockClock, memory_stream_pair
+
+from benchmarks.load_client import memory_mb
+from benchmarks.machine import pin
+from trio_voice import ConnectionOptions, RealtimeAgent, RealtimeSession, events
+from trio_voice.devices.wav import pulling
+from trio_voice.server.listen import serve_stream
+from trio_voice.server.scripted import Say, ScriptedBrain, tone
+from trio_voice.testing import ScriptedMicrophone
+
+RATE_HZ = 24_000
+SAMPLES = 12
+"""How often memory is looked at."""
+SPEECH_MS, ANSWER_MS = 800, 2000
+INTERRUPT_EVERY, LOSE_EVERY = 5, 50
+PATIENCE_S = 30.0
+
+
+def descriptors() -> int:
+    try:
+        return len(os.listdir("/proc/self/fd"))
+    except OSError:
+        return 0
+
+
+class _ForgetfulSpeaker:
+    """Plays by Trio's clock, and keeps nothing."""
+
+    name = "forgetful speaker"
+
+    def open(self, audio_format: Any, pull: Any) -> Any:
+        return pulling(audio_format, pull, 20, lambda pcm: None)
+
+
+async def hold(minutes: float, found: dict[str, Any]) -> None:
+    """The conversation; fills `found`."""
+    tasks_before, descriptors_before = trio.lowlevel.current_statistics().tasks_living, descriptors()
+    speech = tone(440, SPEECH_MS, RATE_HZ).tobytes()
+    turns = int(minutes * 60 / ((SPEECH_MS + ANSWER_MS) / 1000)) + 100
+    brain = ScriptedBrain([Say("One two three.", ANSWER_MS)] * turns, ["Yes."] * turns)
+    links: list[trio.abc.Stream] = []
+    began_at, wall_began = trio.current_time(), time.perf_counter()
+    async with trio.open_nursery() as nursery:
+
+        async def open_stream() -> trio.abc.Stream:
+            client_end, server_end = memory_stream_pair()
+            nursery.start_soon(serve_stream, server_end, brain)
+            links.append(client_end)
+            del links[:-1]
+            await trio.lowlevel.checkpoint()
+            return client_end
+
+        microphone = ScriptedMicrophone()
+        session = RealtimeSession(
+            RealtimeAgent("benchmark"),
+            connection=ConnectionOptions(url="ws://memory/v1/realtime", model=None),
+            microphone=microphone,
+            speaker=_ForgetfulSpeaker(),
+            open_stream=open_stream,
+        )
+        stream = session.events()
+        async with session:
+            await session.start_listening()
+            number, looked = 0, 0
+            while trio.current_time() < began_at + minutes * 60:
+                number += 1
+                await microphone.say(speech)
+                microphone.said.clear()
+                with trio.move_on_after(PATIENCE_S):
+                    await stream.wait_for(events.PlaybackStart)
+                    if number % INTERRUPT_EVERY == 0:
+                        await trio.sleep(0.5)
+                        await session.interrupt()
+                    else:
+                        await stream.wait_for(events.PlaybackEnd)
+                if number % LOSE_EVERY == 0:
+                    await trio.aclose_forcefully(links[-1])
+                    with trio.move_on_after(PATIENCE_S):
+                        await stream.wait_for(events.Connected)
+                if (trio.current_time() - began_at) / 60 >= looked * minutes / SAMPLES:
+                    looked += 1
+                    gc.collect()
+                    found["memory_mb"].append(round(memory_mb(), 2))
+                    found["tasks"].append(trio.lowlevel.current_statistics().tasks_living)
+            found["turns"] = number
+            stream.close()
+        nursery.cancel_scope.cancel()
+    found["virtual_s"] = trio.current_time() - began_at
+    found["wall_s"] = time.perf_counter() - wall_began
+    found["tasks_left"] = trio.lowlevel.current_statistics().tasks_living - tasks_before
+    gc.collect()
+    found["descriptors_left"] = descriptors() - descriptors_before
+
+
+def main(minutes: float, *, virtual: bool) -> dict[str, Any]:
+    found: dict[str, Any] = {"minutes": minutes, "virtual": virtual, "memory_mb": [], "tasks": []}
+    trio.run(hold, minutes, found, clock=MockClock(autojump_threshold=0) if virtual else None)
+    settled = found["memory_mb"][len(found["memory_mb"]) // 4 :]
+    found["growth_mb"] = round(settled[-1] - settled[0], 2) if settled else 0.0
+    return found
+
+
+if __name__ == "__main__":
+    options = argparse.ArgumentParser()
+    options.add_argument("--virtual-minutes", type=float, default=60.0)
+    options.add_argument("--wall-minutes", type=float, default=0.0)
+    options.add_argument("--core", type=int)
+    chosen = options.parse_args()
+    pin(chosen.core)
+    wall = chosen.wall_minutes > 0
+    print(json.dumps(main(chosen.wall_minutes if wall else chosen.virtual_minutes, virtual=not wall)))

@@ -1,0 +1,132 @@
+"""Voice to voice with the local speech server: from the user's last sound to the first of the answer.
+
+By part: the silence that tells the server that the user is done, until its `speech_stopped` is here; then until the
+response begins, which is recognition and what to say; until its first sound, which is synthesis; until it is heard,
+which is the prebuffer and the loudspeaker's block. Silence is not added to: the recorded line ends with it.
+
+Run: python -m benchmarks.voice --times N; prints JSON. The server is started by it, in a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import statistics
+from typing import Any
+
+import numpy as np
+import trio
+
+from benchmarks.downlink import percentile
+from trio_voice import ConnectionOptions, RealtimeSession, events
+from trio_voice.channels import EventStream
+from trio_voice.config import SessionState
+from trio_voice.demo import caller, customer_service
+from trio_voice.protocol import ResponseCreated, ResponseOutputAudioDelta, server_events as on
+from trio_voice.server.process import local_server
+from trio_voice.testing import RecordingSpeaker, ScriptedMicrophone
+
+CONNECT_TIMEOUT_MS = 60_000
+LINES = ("01-order", "03-weather", "02-callback", "04-count")
+RATE_HZ = 24_000
+PATIENCE_S, PAUSE_S = 20.0, 0.6
+AIM_MS = 700.0
+MEANINGS = {
+    "silence": "silence, until speech_stopped is here",
+    "words": "recognition, and what to say",
+    "synthesis": "first sound of the answer",
+    "playback": "prebuffer and loudspeaker",
+}
+PARTS = ("silence", "words", "synthesis", "playback")
+
+
+def parts_of(ended_at: float, seen: list[events.SessionEvent]) -> dict[str, float] | None:
+    """The parts of one exchange, in ms; None if it was not answered, or a tool came between."""
+
+    def first(kind: type, after: float) -> float | None:
+        for event in seen:
+            inner = event.event if isinstance(event, events.ServerEventReceived) else event
+            if event.at >= after and isinstance(inner, kind):
+                return event.at
+        return None
+
+    stopped_at = first(on.InputAudioBufferSpeechStopped, ended_at)
+    created_at = first(ResponseCreated, stopped_at or ended_at)
+    delta_at = first(ResponseOutputAudioDelta, created_at or ended_at)
+    heard_at = first(events.PlaybackStart, delta_at or ended_at)
+    if stopped_at is None or created_at is None or delta_at is None or heard_at is None:
+        return None
+    steps = (ended_at, stopped_at, created_at, delta_at, heard_at)
+    took = [(after - before) * 1000 for before, after in itertools.pairwise(steps)]
+    return dict(zip(PARTS, took, strict=True)) | {"whole": (heard_at - ended_at) * 1000}
+
+
+async def converse(url: str, times: int) -> list[dict[str, float]]:
+    microphone, speaker = ScriptedMicrophone("the caller"), RecordingSpeaker("the caller's ear")
+    session = RealtimeSession(
+        customer_service.AGENT,
+        connection=ConnectionOptions(url=url, model=None, connect_timeout_ms=CONNECT_TIMEOUT_MS),
+        microphone=microphone,
+        speaker=speaker,
+    )
+    record = session.events(protocol=True)
+    seen: list[events.SessionEvent] = []
+    exchanges: list[dict[str, float]] = []
+
+    async def keep(stream: EventStream) -> None:
+        async for event in stream:
+            seen.append(event)  # noqa: PERF401 - it is read meanwhile
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(keep, record)
+        stream = session.events()
+        async with session:
+            await session.start_listening()
+            await _until_quiet(stream, session)  # it greets
+            for number in range(times * len(LINES)):
+                samples = caller.recording(LINES[number % len(LINES)], RATE_HZ)
+                seen.clear()
+                utterance = await microphone.say(samples.tobytes())
+                last = int(np.flatnonzero(np.abs(samples.astype(np.int32)) > caller.VOICED_AMPLITUDE)[-1])
+                await _until_quiet(stream, session)
+                took = parts_of(utterance.started_at + last / RATE_HZ, seen)
+                if took is not None:
+                    exchanges.append(took)
+        nursery.cancel_scope.cancel()
+    return exchanges
+
+
+async def _until_quiet(stream: EventStream, session: RealtimeSession) -> None:
+    """Something was heard, and nothing more is coming."""
+    with trio.move_on_after(PATIENCE_S):
+        while True:
+            await stream.wait_for(events.PlaybackEnd)
+            with trio.move_on_after(PAUSE_S):
+                await stream.wait_for(events.ResponseStart)
+                continue
+            if session.state is SessionState.LISTENING:
+                return
+
+
+async def main(times: int) -> list[dict[str, float]]:
+    async with local_server() as url:
+        return await converse(url, times)
+
+
+def summarise(exchanges: list[dict[str, float]]) -> dict[str, Any]:
+    """Medians by part, and the whole's p50 and worst."""
+    whole = [each["whole"] for each in exchanges]
+    return {
+        "exchanges": len(exchanges),
+        "p50_ms": percentile(whole, 50),
+        "worst_ms": max(whole),
+        "parts_ms": {part: statistics.median(each[part] for each in exchanges) for part in PARTS},
+    }
+
+
+if __name__ == "__main__":
+    options = argparse.ArgumentParser()
+    options.add_argument("--times", type=int, default=3)
+    options.add_argument("--core", type=int, help="taken, and not used: speech keeps every core busy")
+    print(json.dumps(trio.run(main, options.parse_args().times)))
