@@ -151,14 +151,38 @@ async def test_callbacks_by_name_get_what_the_stream_gets(autojump_clock: MockCl
         await on.next(events.PlaybackEnd)
         await on.session.disconnect()
         streamed = [event async for event in stream]
-    assert {event.name for event in called} > {
-        "speech_start",
-        "response_start",
-        "audio",
-        "playback_end",
-        "server_event",
-    }
     assert called == streamed
+    names = {event.name for event in called}
+    assert names > {"speech_start", "response_start", "audio", "playback_end", "server_event", "audio_played"}
+    assert called[-1].name == "disconnected"
+
+
+async def test_a_callback_that_hangs_holds_up_the_end_for_a_second(autojump_clock: MockClock) -> None:
+    async def hang(_: events.Paused) -> None:
+        await trio.sleep_forever()
+
+    async with call(ScriptedBrain(), listening=False) as on:
+        on.session.on("paused", hang)
+        await on.session.pause()
+        left_at = trio.current_time()
+        await on.session.disconnect()
+        assert trio.current_time() == left_at, "those who wait for the end do not wait for callbacks"
+    assert trio.current_time() - left_at == pytest.approx(1.0)
+
+
+async def test_a_callback_may_end_the_session(autojump_clock: MockClock) -> None:
+    ended: list[SessionState] = []
+
+    async def end(_: events.Paused) -> None:
+        await on.session.disconnect()
+        ended.append(on.session.state)
+
+    async with call(ScriptedBrain(), listening=False) as on:
+        on.session.on("paused", end)
+        await on.session.pause()
+        with trio.fail_after(5):
+            await on.next(events.Disconnected)
+    assert ended == [SessionState.DISCONNECTED]
 
 
 async def test_a_callback_that_raises_is_logged_and_the_session_goes_on(
