@@ -160,7 +160,8 @@ class Answers:
         if not self.speaking.done:
             self.speaking.done = True
             self.outbox.play(EndTurn(self.speaking.turn))
-        self.sounds_elsewhere(self.speaking.turn, False)  # for all we will be told
+        if self.speaking.sounds_elsewhere:
+            self.sounds_elsewhere(self.speaking.turn, False)  # for all we will be told
 
     def settle(self) -> None:
         """Nobody speaks, and nothing is awaited."""
