@@ -14,6 +14,11 @@ import pytest
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 OUTCOMES = {
+    "approval.py": (
+        r"refunded 12 euros for ORD-11111\.\n",
+        r"80 euros for ORD-12345\? .*\(ORD-12345: yes\)\nagent: I have refunded 80 euros",
+        r"950 euros for ORD-67890\? .*\(ORD-67890: no\)\nagent: .*[Nn]ot approved",
+    ),
     "customer_service.py": (
         r"user: Where is my order ORD-12345\?",
         r"tool: lookup_order → .*shipped",
@@ -23,12 +28,21 @@ OUTCOMES = {
         r"turn 2: schedule_callback\(",
     ),
     "embedding.py": (r"agent: .*packed", r"warehouse: ORD-12345 is shipped\n(.*\n)*agent: .*shipped", r"closed\n$"),
+    "guardrail.py": (
+        r"\(no_margins: it tells our margin\)\nagent: That is not for me to say\.",
+        r"\(no_passwords: it has a password\)\nagent: Please never tell anybody your password\.\n$",
+    ),
     "handoff.py": (r"\(Desk → Billing\)", r"Billing: .*red chair", r"Desk called billing"),
     "push_to_talk.py": (r"interrupted after [1-3]\.\d s", r"user: .*count from one to twenty", r"agent: One, two"),
     "recorder.py": (r"user: .*[Ww]eather", r"agent: ", r"conversation\.wav, journal\.jsonl, transcript\.txt"),
     "text_only.py": (r"agent: .*shipped",),
+    "transcription_only.py": (
+        r"[Ww]eather.*\n.*count from one to twenty.*\n.*[Gg]oodbye.*\n3 utterances, said by: user\n$",
+    ),
 }
 """By example, what its output must match."""
+TYPED = {"approval.py": "yes\nno\n"}
+"""By example, what a person types meanwhile."""
 
 pytestmark = pytest.mark.speech
 
@@ -59,6 +73,7 @@ def test_an_example(name: str, url: str, tmp_path: Path) -> None:
         [sys.executable, "-W", "error", "-X", "dev", str(EXAMPLES / name)],
         cwd=tmp_path,
         env={**environment, "TRIO_VOICE_URL": url, "PYTHONIOENCODING": "utf-8"},
+        input=TYPED.get(name, ""),
         capture_output=True,
         encoding="utf-8",
         timeout=120,

@@ -170,7 +170,10 @@ async def test_a_quiet_connection_is_left_alone(autojump_clock: MockClock) -> No
     async with call(ScriptedBrain(), connection=OPTIONS, listening=False) as on:
         await trio.sleep(200)
         assert len(on.links) == 1
-        assert on.session.metrics.round_trip_ms is not None, "pings measured the way there and back"
+        metrics = on.session.metrics
+        assert metrics.round_trip_ms is not None, "pings measured the way there and back"
+        assert metrics.longest_round_trip_ms is not None
+        assert metrics.longest_round_trip_ms >= metrics.round_trip_ms
 
 
 def wall_clock(at_start: float = 1_000_000.0) -> Any:

@@ -97,12 +97,13 @@ class Connections:
         self.parts.utterances.connect(news.sent)
 
     def link_down(self, news: LinkDown) -> None:
-        if news.epoch != self.epoch:
+        if news.epoch < self.epoch:
             return
         log.info("wire.lost", epoch=news.epoch, reason=news.reason, attempt=news.attempt)
-        self.parts.outbox.connect(None)
-        self.parts.view.connected, self.successor = False, None
-        self._gone()
+        if news.epoch == self.epoch:  # a later one never came up, and nothing was under way on it
+            self.parts.outbox.connect(None)
+            self.parts.view.connected, self.successor = False, None
+            self._gone()
         if news.attempt is not None:
             now, attempt, delay_ms = self.parts.outbox.now, news.attempt, news.delay_ms
             self.parts.outbox.emit(events.Reconnecting(at=now, reason=news.reason, attempt=attempt, delay_ms=delay_ms))

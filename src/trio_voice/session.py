@@ -61,6 +61,9 @@ if TYPE_CHECKING:
     from trio_voice.devices import Microphone, Speaker
     from trio_voice.loop_watch import LoopWatch
 
+CALLBACKS_GRACE_S = 1.0
+"""How long callbacks may go on after the end, of which they are told as well."""
+
 
 class RealtimeSession(HistoryMethods):
     """One conversation, alive inside `async with`.
@@ -140,6 +143,7 @@ class RealtimeSession(HistoryMethods):
         self._callbacks: dict[str, list[Callable[[Any], Any]]] = {}
         self._callback_stream = self._fan_out.subscribe()
         self._callback_stream.only = self._callbacks
+        self._calling = trio.CancelScope(shield=True)  # until the session has ended, and a while longer
         self._waiting: set[Command] = set()
         self._lifetime: AbstractAsyncContextManager[None] | None = None
         self._ended_at: float | None = None
@@ -172,8 +176,11 @@ class RealtimeSession(HistoryMethods):
 
     # --- the topology -----------------------------------------------------------------------------
 
-    async def _run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """The session nursery. Every actor, every channel, who holds which end: this is all there is."""
+    async def _run(self, outer: trio.Nursery, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """The session nursery. Every actor, every channel, who holds which end: this is all there is.
+
+        Callbacks run in `outer`: they are told of the end, too.
+        """
         to_conversation, inbox = trio.open_memory_channel[InboxItem](INBOX_CAPACITY)
         to_playback, playback_items = trio.open_memory_channel[PlaybackItem](PLAYBACK_CAPACITY)
         to_tools, tool_items = trio.open_memory_channel[ToolItem](TOOL_CAPACITY)
@@ -227,7 +234,7 @@ class RealtimeSession(HistoryMethods):
         try:
             async with trio.open_nursery() as nursery:
                 self._actors = nursery.cancel_scope
-                nursery.start_soon(self._run_callbacks)
+                outer.start_soon(self._run_callbacks)
                 if speaker is not None and sounding is not None:
                     play = partial(playback.run, playback_items, to_conversation.clone(), speaker=speaker)
                     play = partial(play, config=self.audio_output, recovery=sounding)
@@ -280,7 +287,7 @@ class RealtimeSession(HistoryMethods):
         try:
             with self._loop_watch.watching() if self._loop_watch is not None else nullcontext():
                 async with trio.open_nursery() as nursery:
-                    await nursery.start(self._run)
+                    await nursery.start(self._run, nursery)
                     await self._view.ready.wait()
                     yield
                     await self.disconnect()
@@ -302,6 +309,7 @@ class RealtimeSession(HistoryMethods):
         tell_turns_over(self._view, self._fan_out, self._ended_at)
         self._fan_out.emit(Disconnected(at=self._ended_at, reason="the session ended"))
         self._fan_out.close()
+        self._calling.deadline = self._ended_at + CALLBACKS_GRACE_S
         for command in self._waiting:
             command.lost = True
             command.done.set()
@@ -333,8 +341,9 @@ class RealtimeSession(HistoryMethods):
         self._callback_stream.sound |= EVENT_NAMES[name] in SOUND_EVENTS
 
     async def _run_callbacks(self) -> None:
-        async for event in self._callback_stream:
-            await self._call_back(event)
+        with self._calling:
+            async for event in self._callback_stream:
+                await self._call_back(event)
 
     async def _call_back(self, event: SessionEvent) -> None:
         for callback in self._callbacks.get(event.name, ()):

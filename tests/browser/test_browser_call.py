@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib import resources
 from typing import Any
 
 import msgspec
@@ -116,3 +117,9 @@ async def test_a_browser_without_sound_ends_the_call_with_its_reason(autojump_cl
     async with call.speaker.open(PCM16_24K, sound) as opened:
         call.received(json.dumps({"failed": "NotFoundError"}))
         assert "NotFoundError" in str(await opened.wait_failed())
+
+
+def test_the_page_asks_the_browser_to_take_out_echo_and_noise() -> None:
+    script = (resources.files("trio_voice.devices") / "page" / "voice.js").read_text(encoding="utf-8")
+    assert "{ echoCancellation = true, noiseSuppression = true, autoGainControl = true } = {}" in script
+    assert "getUserMedia({ audio: { channelCount: 1, ...this.processing } })" in script

@@ -418,8 +418,8 @@ def test_no_process_outlives_one_that_was_killed() -> None:
     command = [sys.executable, "-m", "trio_voice.testing.simulate", "--hours", "1000", "--jobs", "2"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        while "virtual hours," not in process.stdout.readline():
-            pass  # until it works, and says so
+        while "virtual hours," not in (line := process.stdout.readline()):
+            assert line, "it ended before it worked, and said so"
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         alive = [os.pidfd_open(int(pid)) for pid in children]
         assert len(alive) >= 2
