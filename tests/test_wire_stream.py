@@ -345,3 +345,25 @@ async def test_a_flood_of_pings_waits_for_the_library(autojump_clock: MockClock)
                 await wait_all_tasks_blocked()
             assert len(opened._stream._for_library) < 3 * RECEIVE_BYTES
             nursery.cancel_scope.cancel()
+
+
+async def test_each_message_of_a_burst_is_had_in_a_pass_of_its_own(autojump_clock: MockClock) -> None:
+    """What one leads to, an interruption say, comes about before the next is looked at."""
+    ours, theirs = memory_stream_pair()
+    async with connected(ours, theirs) as (opened, peer):
+        await theirs.send_all(b"".join(peer.protocol.send(TextMessage(str(number))) for number in range(4)))
+        passes, passes_at = 0, []
+
+        async def others() -> None:
+            nonlocal passes
+            while True:
+                await trio.lowlevel.checkpoint()
+                passes += 1
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(others)
+            for number in range(4):
+                assert await opened.receive() == str(number)
+                passes_at.append(passes)
+            nursery.cancel_scope.cancel()
+        assert passes_at[-1] - passes_at[0] >= 2, "three passes lie between, and chance orders the tasks in each"

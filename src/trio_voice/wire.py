@@ -72,7 +72,7 @@ class Wire:
     async def receive(self) -> str | bytes:
         """The next message. Who has begun to receive comes back soon, or nobody answers the peer's pings.
 
-        Of a burst each but the first is had without a checkpoint. Cancellation: safe.
+        Each of a burst is had in a pass of the scheduler of its own. Cancellation: safe.
         Raises: `WireLost` once the connection is closed and all has been received.
         """
         message: str | bytes | None = await self._stream.next_text()

@@ -141,11 +141,14 @@ class WireStream(trio.abc.Stream):
     async def next_text(self) -> str | None:
         """The next message, or None when this one and all that follow are to be had from the library.
 
-        By one task, which must come back soon: until `leave_reading` nobody else reads. Of a burst each message but
-        the first is had without a checkpoint. Cancellation: safe, and leaves the reading to the library.
+        By one task, which must come back soon: until `leave_reading` nobody else reads. Each message of a burst is
+        had in a pass of the scheduler of its own: what the one before leads to comes about meanwhile.
+        Cancellation: safe, and leaves the reading to the library.
         """
         self._wire_reads = True
         try:
+            if self._texts:
+                await trio.lowlevel.checkpoint()
             while not self._texts:
                 if self._cutter.is_over or self.ended.is_set():
                     self.leave_reading()
