@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
 import attrs
 import trio
+from msgspec import Struct
 
 from trio_voice.drop_oldest import DropOldest as DropOldest
 from trio_voice.errors import TrioVoiceError
@@ -65,16 +66,14 @@ INBOX_CAPACITY = 4096
 # --- conversation → uplink ------------------------------------------------------------------------
 
 
-@attrs.frozen
-class Send:
+class Send(Struct, frozen=True):
     """Put `event` on the wire, and then those `following` it: a long record is one item of the channel."""
 
     event: ClientEvent
     following: tuple[ClientEvent, ...] = ()
 
 
-@attrs.frozen
-class SetMicrophone:
+class SetMicrophone(Struct, frozen=True):
     """What the uplink does with frames: send them, send silence instead, or send nothing.
 
     `closed` first sends `tail_ms` of silence: a server's voice detection waits for it to end the utterance.
@@ -92,8 +91,7 @@ UplinkItem: TypeAlias = Send | SetMicrophone
 # --- downlink, conversation → playback ------------------------------------------------------------
 
 
-@attrs.frozen
-class Play:
+class Play(Struct, frozen=True):
     """Sound of `turn`."""
 
     turn: int
@@ -102,29 +100,25 @@ class Play:
     pcm: bytes
 
 
-@attrs.frozen
-class Interrupt:
+class Interrupt(Struct, frozen=True):
     """Forget `turn` and all before it; answered by `Interrupted`."""
 
     turn: int
 
 
-@attrs.frozen
-class EndTurn:
+class EndTurn(Struct, frozen=True):
     """All sound of `turn` has been handed over."""
 
     turn: int
 
 
-@attrs.frozen
-class Hold:
+class Hold(Struct, frozen=True):
     """Fall silent and keep the rest (`held=True`), or go on with it."""
 
     held: bool
 
 
-@attrs.frozen
-class Duck:
+class Duck(Struct, frozen=True):
     """Play at `gain` times the level from here on, 0 to 1, reached within `ramp_ms`; 1 is full level again.
 
     An interruption of the turn that sounds ends it.
@@ -140,8 +134,7 @@ PlaybackItem: TypeAlias = Play | Interrupt | EndTurn | Hold | Duck
 # --- conversation → guardrails ----------------------------------------------------------------------
 
 
-@attrs.frozen
-class CheckText:
+class CheckText(Struct, frozen=True):
     """Have each of `guardrails` look at `text`: all the words of the item so far. Each answers with `Checked`, unless
     newer words of the item have come by then."""
 
@@ -158,8 +151,7 @@ class CheckText:
 # --- everyone → conversation ----------------------------------------------------------------------
 
 
-@attrs.frozen
-class FromServer:
+class FromServer(Struct, frozen=True):
     """An event of connection `epoch`; `turn` numbers the response that it belongs to, if it belongs to one."""
 
     epoch: int
@@ -167,8 +159,7 @@ class FromServer:
     event: ServerEvent | UnknownEvent | RemoteProtocolError
 
 
-@attrs.frozen
-class LinkUp:
+class LinkUp(Struct, frozen=True):
     """Connection `epoch` is open; nothing has been said on it.
 
     `control` leads to its uplink and to no other: nothing meant for one connection can reach another. `handover`: it
@@ -194,8 +185,7 @@ class Handover:
     accepted: bool = False
 
 
-@attrs.frozen
-class LinkDown:
+class LinkDown(Struct, frozen=True):
     """Connection `epoch` is gone. `attempt` is the number of the coming attempt to reconnect; None: there is none."""
 
     epoch: int
@@ -204,15 +194,13 @@ class LinkDown:
     delay_ms: float = 0.0
 
 
-@attrs.frozen
-class TurnStarted:
+class TurnStarted(Struct, frozen=True):
     """The first sample of `turn` reached the speaker."""
 
     turn: int
 
 
-@attrs.frozen
-class TurnPlayed:
+class TurnPlayed(Struct, frozen=True):
     """Everything of `turn` was heard."""
 
     turn: int
@@ -221,8 +209,7 @@ class TurnPlayed:
     """Times it ran out in the middle."""
 
 
-@attrs.frozen
-class Interrupted:
+class Interrupted(Struct, frozen=True):
     """Playback has forgotten `turn`; this is how far each of its items had got."""
 
     turn: int
@@ -231,15 +218,13 @@ class Interrupted:
     underruns: int = 0
 
 
-@attrs.frozen
-class VoiceHeard:
+class VoiceHeard(Struct, frozen=True):
     """The microphone's own detection: a voice began, has lasted for `min_speech_ms`, or ended."""
 
     change: VoiceChange
 
 
-@attrs.frozen
-class Checked:
+class Checked(Struct, frozen=True):
     """What a guardrail says: nothing, a `trip`, or that it failed."""
 
     check: CheckText

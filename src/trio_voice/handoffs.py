@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 import attrs
 import msgspec
+from msgspec.structs import replace
 
 from trio_voice import events
 from trio_voice.agent import RealtimeAgent
@@ -118,7 +119,7 @@ class Handoffs:
     def _failed(self, result: ToolResult, why: str) -> None:
         self.pending = None
         output = msgspec.json.encode({"error": f"the handoff failed: {why}"}).decode()
-        self.finish(attrs.evolve(result, output=output, failed=True))
+        self.finish(replace(result, output=output, failed=True))
 
     def _left_out(self, handoff: Handoff) -> Sequence[str]:
         """The items that the new agent is not to see. What is still being said stays, and so do calls that were not

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 import trio
+from msgspec import Struct
 
 from trio_voice.agent import RealtimeAgent
 from trio_voice.agent_in_charge import AgentInCharge
@@ -47,8 +48,7 @@ class McpCall:
             self.answered.set()
 
 
-@attrs.frozen
-class McpTools:
+class McpTools(Struct, frozen=True):
     """News of a local server: the tools that it has now. `failure`: it is gone, and is being started again."""
 
     server: McpServer

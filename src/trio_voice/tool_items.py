@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 import attrs
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from trio_voice.agent import RealtimeAgent
@@ -20,8 +21,7 @@ if TYPE_CHECKING:
 # --- conversation → tool executor -----------------------------------------------------------------
 
 
-@attrs.frozen
-class RunTool:
+class RunTool(Struct, frozen=True):
     """A completed function call of `turn`."""
 
     turn: int
@@ -30,15 +30,13 @@ class RunTool:
     arguments: str
 
 
-@attrs.frozen
-class CancelTurn:
+class CancelTurn(Struct, frozen=True):
     """`turn` was interrupted: end those of its tools whose policy is to be cancelled."""
 
     turn: int
 
 
-@attrs.frozen
-class OfferTools:
+class OfferTools(Struct, frozen=True):
     """What calls of later turns than `after_turn` may run, and which agent makes them: another one has taken over."""
 
     after_turn: int
@@ -46,15 +44,13 @@ class OfferTools:
     agent: RealtimeAgent | None = None
 
 
-@attrs.frozen(eq=False)
-class Verdict:
+class Verdict(Struct, frozen=True, eq=False):
     """The application approves or rejects a call; the executor says in the command whether it was in time."""
 
     command: Command
 
 
-@attrs.frozen
-class AskApprover:
+class AskApprover(Struct, frozen=True):
     """A call that the server makes itself waits for an approval: ask whom the session has for that."""
 
     asked: ToolApproval
@@ -66,8 +62,7 @@ ToolItem: TypeAlias = RunTool | CancelTurn | OfferTools | Verdict | AskApprover
 # --- tool executor → conversation -----------------------------------------------------------------
 
 
-@attrs.frozen
-class ToolStarted:
+class ToolStarted(Struct, frozen=True):
     """A call has come to the executor."""
 
     turn: int
@@ -76,8 +71,7 @@ class ToolStarted:
     arguments: str
 
 
-@attrs.frozen
-class ApprovalWanted:
+class ApprovalWanted(Struct, frozen=True):
     """The call waits until somebody approves or rejects it. `agent`: the name of who made it."""
 
     turn: int
@@ -87,8 +81,7 @@ class ApprovalWanted:
     agent: str
 
 
-@attrs.frozen
-class ToolBegun:
+class ToolBegun(Struct, frozen=True):
     """A tool works in the background: `output` is what the model is told at once."""
 
     turn: int
@@ -110,8 +103,7 @@ class ToolProgressed:
     taken: bool = False
 
 
-@attrs.frozen
-class ToolResult:
+class ToolResult(Struct, frozen=True):
     """`output` is the JSON text (or plain text) that the model is told."""
 
     turn: int
@@ -126,8 +118,7 @@ class ToolResult:
     """The same, if the turn that called was interrupted."""
 
 
-@attrs.frozen
-class ApproverDecided:
+class ApproverDecided(Struct, frozen=True):
     """What came of asking, or that nobody has answered for too long."""
 
     call_id: str

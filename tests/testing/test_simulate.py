@@ -19,6 +19,7 @@ from typing import Any
 import attrs
 import pytest
 import trio
+from msgspec.structs import replace
 
 from trio_voice import WireLost, conversation, downlink, liveness, supervisor, tools, uplink, wire
 from trio_voice.channels import FromServer, offer
@@ -234,7 +235,7 @@ def an_old_connection_is_believed(patch: Patch) -> None:
             began[item.epoch] = item
         old = began.get(item.epoch - 1) if isinstance(item, FromServer) else None
         if old is not None and isinstance(item.event, SessionUpdated):
-            offer(channel, attrs.evolve(old, epoch=item.epoch, turn=(old.turn or 0) + 1))
+            offer(channel, replace(old, epoch=item.epoch, turn=(old.turn or 0) + 1))
 
     patch.setattr("trio_voice.downlink.offer", late)
 
