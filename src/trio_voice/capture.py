@@ -72,10 +72,10 @@ async def run(
 async def _fill_with_silence(
     hand_on: Callable[[Frame], None], recovery: DeviceRecovery, config: AudioInputConfig
 ) -> None:
-    silence, frame_s = bytes(config.format.bytes_of_ms(config.chunk_ms)), config.chunk_ms / 1000
+    frame_s = config.chunk_ms / 1000
     while True:
         await recovery.lost.wait()
-        captured_at = trio.current_time()
+        silence, captured_at = bytes(config.format.bytes_of_ms(config.chunk_ms)), trio.current_time()
         while recovery.away:
             await trio.sleep_until(captured_at + frame_s)
             if recovery.away:

@@ -87,8 +87,9 @@ async def run(
             while True:
                 item = await receive_until(inbox, conductor.deadline)
                 conductor.take(item) if item is not None else conductor.look()
-                for waiting in at_hand(inbox):
-                    conductor.take(waiting)
+                for item in at_hand(inbox):
+                    conductor.take(item)
+                item = None  # a piece of sound is not kept for as long as nothing comes
     except trio.EndOfChannel:
         pass
     finally:

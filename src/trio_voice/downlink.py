@@ -77,6 +77,13 @@ async def run(
     """
     rate = OutputRate(output_rate_hz)
 
+    def take(event: ServerEvent | UnknownEvent | RemoteProtocolError) -> None:
+        if isinstance(event, SOUND) and (rate.is_converting or getattr(event, "sample_rate_hz", None)):
+            for fitted in rate.fitted(event):
+                pass_on(fitted)
+        else:
+            pass_on(event)
+
     def pass_on(event: ServerEvent | UnknownEvent | RemoteProtocolError) -> None:
         turn = turns.turn_of(event, epoch)
         if isinstance(event, ResponseOutputAudioDelta) and turn is not None:
@@ -97,12 +104,7 @@ async def run(
     with inbox:
         try:
             while True:
-                event = decode_server_event(await wire.receive())
-                if isinstance(event, SOUND) and (rate.is_converting or getattr(event, "sample_rate_hz", None)):
-                    for fitted in rate.fitted(event):
-                        pass_on(fitted)
-                else:
-                    pass_on(event)
+                take(decode_server_event(await wire.receive()))  # without a name, which would keep it
         except trio.WouldBlock:
             raise WireLost(
                 "the server's events came faster than they could be taken for too long; "

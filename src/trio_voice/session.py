@@ -135,7 +135,7 @@ class RealtimeSession(HistoryMethods):
             self._prepare_capture()
         self._open_stream = open_stream
         self._wall_clock = wall_clock
-        self._rng = rng or random.Random()
+        self._rng = rng or random.SystemRandom()  # of no size: the other's state is 2.5 kB
         self._earlier = history_export.read(history) if history is not None else history_export.NOTHING
         self._metadata, self._prices = {**self._earlier.metadata, **(metadata or {})}, prices
         self._loop_watch = loop_watch
@@ -344,6 +344,7 @@ class RealtimeSession(HistoryMethods):
         with self._calling:
             async for event in self._callback_stream:
                 await self._call_back(event)
+                del event  # its sound is not kept for as long as nothing comes
 
     async def _call_back(self, event: SessionEvent) -> None:
         for callback in self._callbacks.get(event.name, ()):

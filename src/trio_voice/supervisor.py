@@ -155,20 +155,22 @@ async def _reconnect(link: Link, lost: _Connection, attempts: Attempts, connecti
 
 async def _until_lost_or_rotated(link: Link, current: _Connection, connections: trio.Nursery) -> _Connection | None:
     """Wait. Returns the successor that has taken over, or None when `current` is lost."""
+    lifetime_s = _lifetime_s(link, current)
+    if lifetime_s is None:
+        await current.over.wait()
+        return None
     successor: _Connection | None = None
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_cancel_when_over, current, nursery.cancel_scope)
-        lifetime_s = _lifetime_s(link, current)
-        if lifetime_s is not None:
-            last_moment = trio.current_time() + lifetime_s - min(LAST_MOMENT_S, lifetime_s / 20)
-            await trio.sleep(rotation_delay_s(lifetime_s, link.options.session_margin_ms / 1000))
-            while successor is None:
-                successor = await _rotate(link, connections, last_moment)
-                if successor is None:
-                    await trio.sleep(min(ROTATION_RETRY_S, lifetime_s / 100))
-            log.info("connection.rotated", epoch=successor.epoch)
-            current.scope.cancel()
-            nursery.cancel_scope.cancel()
+        last_moment = trio.current_time() + lifetime_s - min(LAST_MOMENT_S, lifetime_s / 20)
+        await trio.sleep(rotation_delay_s(lifetime_s, link.options.session_margin_ms / 1000))
+        while successor is None:
+            successor = await _rotate(link, connections, last_moment)
+            if successor is None:
+                await trio.sleep(min(ROTATION_RETRY_S, lifetime_s / 100))
+        log.info("connection.rotated", epoch=successor.epoch)
+        current.scope.cancel()
+        nursery.cancel_scope.cancel()
     return successor
 
 
@@ -272,7 +274,7 @@ async def _live(
                 receive = partial(downlink.run, turns=link.turns, fan_out=link.fan_out)
                 receive = partial(receive, configuration=connection.configuration, output_rate_hz=link.output_rate_hz)
                 nursery.start_soon(receive, opened, connection.epoch, link.inbox.clone(), playback)
-                nursery.start_soon(liveness.watch, opened, link.view, link.options, link.round_trips)
+                await liveness.watch(opened, link.view, link.options, link.round_trips)
     except* WireLost as group:
         connection.loss = _first(group)
         if not is_open:

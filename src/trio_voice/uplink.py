@@ -52,9 +52,9 @@ async def run(
     gate = _Gate()
     line = _Line(wire, sent, dialect)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_send_control, line, control, gate)
         if frames is not None:
             nursery.start_soon(_send_frames, line, frames, gate, input_format, statistics, fan_out)
+        await _send_control(line, control, gate)
 
 
 @attrs.define(eq=False)
