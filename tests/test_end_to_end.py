@@ -123,6 +123,30 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     assert loaded.strip() == "[]"
 
 
+def test_what_an_agent_has_none_of_is_not_imported() -> None:
+    """Each is read and its classes are made when the first tool, handoff, guardrail or MCP server is."""
+    optional = ["function_tools", "tool_schema", "handoff_tools", "guardrail_functions", "mcp_servers", "mcp_client"]
+    optional += [
+        "client_secrets",
+        "journal",
+        "otel",
+        "wire",
+        "testing",
+        "cli",
+        "devices.webrtc",
+        "devices.sound_system",
+    ]
+    loaded = "[n for n in optional if f'trio_voice.{n}' in sys.modules]"
+    code = (
+        f"import sys; from trio_voice import RealtimeAgent, RealtimeSession; optional = {optional!r}\n"
+        f"RealtimeSession(RealtimeAgent()); print({loaded})\n"
+        "def look_up(name: str) -> str: 'Find it.'\n"
+        f"RealtimeAgent(tools=[look_up], output_guardrails=[str.isupper]); print({loaded})"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert told.splitlines() == ["[]", "['function_tools', 'tool_schema', 'guardrail_functions', 'mcp_servers']"]
+
+
 def test_every_public_name_is_there_and_none_is_loaded_before_it_is_asked_for() -> None:
     declared = re.findall(r"(\w+) as \1\b", Path(trio_voice.__file__).read_text(encoding="utf-8"))
     assert sorted(declared) == sorted(trio_voice._MODULE_OF)

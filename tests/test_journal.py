@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import trio
 from click.testing import CliRunner
+from msgspec.structs import asdict, replace
 from trio.testing import MockClock
 
 from kit import RATE_HZ, call
@@ -162,14 +163,14 @@ async def test_events_come_back_as_they_were(autojump_clock: MockClock, tmp_path
     began_at = live.told[0].at - journal.read(live.path).events[0].at
 
     def plain(event: SessionEvent) -> dict[str, Any]:
-        fields = attrs.asdict(event)
+        fields = asdict(event)
         return {key: round(value, 5) if isinstance(value, float) else value for key, value in fields.items()}
 
     def moved(event: SessionEvent) -> SessionEvent:
         times = {
             name: getattr(event, name) - began_at for name in ("at", "heard_at", "captured_at") if hasattr(event, name)
         }
-        return attrs.evolve(event, **times)
+        return replace(event, **times)
 
     read = [(type(event), plain(event)) for event in journal.read(live.path).events]
     assert read == [(type(event), plain(moved(event))) for event in live.told]

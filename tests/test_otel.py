@@ -289,7 +289,7 @@ def test_a_response_that_begins_before_the_turn_before_is_told_is_of_its_own_tur
     follower.apply(events.Connected(at=0.5, session_id="s"))
     for turn, at in ((1, 1.5), (2, 2.5)):
         follower.apply(events.ResponseStart(at=at, turn=turn, response_id=f"r{turn}"))
-    none = dict.fromkeys(attrs.fields_dict(events.TurnMetrics), 0)
+    none = dict.fromkeys(events.TurnMetrics.__struct_fields__, 0)
     for number, at in ((1, 2.6), (2, 3.0)):
         tracker.close(at) if number == 2 else None
         figures_of: dict[str, Any] = {**none, "at": at, "id": number, "dropped": {}, "interrupted": False}

@@ -6,7 +6,7 @@ Core ring: pure.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import attrs
 from msgspec import UNSET
@@ -43,18 +43,7 @@ from trio_voice.config import (
     InterruptionPolicy,
 )
 from trio_voice.errors import ConfigError
-from trio_voice.function_tools import tool
-from trio_voice.guardrail_functions import (
-    Check,
-    InputGuardrail,
-    OutputGuardrail,
-    as_guardrails,
-    input_guardrail,
-    output_guardrail,
-)
-from trio_voice.handoff_tools import Handoff, as_handoffs
 from trio_voice.interruption import as_told
-from trio_voice.mcp_servers import HostedMcpTool, McpServer, McpServerHttp, McpServerStdio
 from trio_voice.protocol import (
     AudioConfig,
     AudioInput,
@@ -67,11 +56,21 @@ from trio_voice.protocol import (
     WireAudioFormat,
 )
 
+if TYPE_CHECKING:  # what an agent has none of is not imported: its converter does that
+    from trio_voice.guardrail_functions import Check, InputGuardrail, OutputGuardrail
+    from trio_voice.handoff_tools import Handoff
+    from trio_voice.mcp_servers import HostedMcpTool, McpServer
+
 Instructions: TypeAlias = "str | Callable[[Any], str]"
 """A text, or a plain function of the session's context that makes one."""
 
 
 def _as_tools(given: Sequence[AgentTool | HostedMcpTool | Callable[..., Any]]) -> tuple[AgentTool | HostedMcpTool, ...]:
+    if given == ():
+        return ()
+    from trio_voice.function_tools import tool
+    from trio_voice.mcp_servers import HostedMcpTool
+
     return tuple(each if isinstance(each, AgentTool | HostedMcpTool) else tool(each) for each in given)
 
 
@@ -84,11 +83,27 @@ def _as_capabilities(given: Iterable[AgentCapability]) -> frozenset[AgentCapabil
 
 
 def _as_output_guardrails(given: Iterable[OutputGuardrail | Check]) -> tuple[OutputGuardrail, ...]:
+    if given == ():
+        return ()
+    from trio_voice.guardrail_functions import OutputGuardrail, as_guardrails, output_guardrail
+
     return as_guardrails(given, OutputGuardrail, output_guardrail)
 
 
 def _as_input_guardrails(given: Iterable[InputGuardrail | Check]) -> tuple[InputGuardrail, ...]:
+    if given == ():
+        return ()
+    from trio_voice.guardrail_functions import InputGuardrail, as_guardrails, input_guardrail
+
     return as_guardrails(given, InputGuardrail, input_guardrail)
+
+
+def _as_handoffs(given: Iterable[Handoff | RealtimeAgent]) -> tuple[Handoff, ...]:
+    if given == ():
+        return ()
+    from trio_voice.handoff_tools import as_handoffs
+
+    return as_handoffs(given)
 
 
 @attrs.frozen
@@ -106,7 +121,7 @@ class RealtimeAgent:
     """`@tool` functions; a plain typed function is turned into one. And MCP servers that the Realtime server calls."""
     mcp_servers: tuple[McpServer, ...] = attrs.field(default=(), converter=_as_servers)
     """MCP servers that the session itself runs or reaches; their tools are offered behind `tools`."""
-    handoffs: tuple[Handoff, ...] = attrs.field(default=(), converter=as_handoffs)
+    handoffs: tuple[Handoff, ...] = attrs.field(default=(), converter=_as_handoffs)
     """Agents that the model may hand the conversation over to; an agent alone, or what `handoff()` makes of one."""
     voice: str | VoiceId | None = None
     """A name, or the id of a voice of your own; None leaves it to the server."""
@@ -178,6 +193,10 @@ class RealtimeAgent:
         self._settings()
 
     def _check_servers(self) -> None:
+        if not self.mcp_servers:
+            return
+        from trio_voice.mcp_servers import McpServerHttp, McpServerStdio
+
         for server in self.mcp_servers:
             if not isinstance(server, McpServerStdio | McpServerHttp):
                 raise ConfigError(f"mcp_servers has {server!r}; it takes McpServerStdio(…) and McpServerHttp(…)")

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
-import attrs
+from msgspec import Struct
+from msgspec.structs import asdict
 
 from trio_voice.protocol.history import HistoryItem  # a replay reads events back by their annotations
 
@@ -19,16 +20,14 @@ if TYPE_CHECKING:
 DeviceKind: TypeAlias = Literal["microphone", "speaker"]
 
 
-@attrs.frozen(kw_only=True)
-class SessionEvent:
+class SessionEvent(Struct, frozen=True, kw_only=True):
     """The base of everything a session reports."""
 
     name: ClassVar[str] = ""
     at: float
 
 
-@attrs.frozen(kw_only=True)
-class Connected(SessionEvent):
+class Connected(SessionEvent, frozen=True, kw_only=True):
     """The server is there and took the configuration. `resumed`: after a loss, with the conversation restored."""
 
     name: ClassVar[str] = "connected"
@@ -36,8 +35,7 @@ class Connected(SessionEvent):
     resumed: bool = False
 
 
-@attrs.frozen(kw_only=True)
-class Reconnecting(SessionEvent):
+class Reconnecting(SessionEvent, frozen=True, kw_only=True):
     """The connection is lost; the next attempt follows after `delay_ms`. What has arrived is still played."""
 
     name: ClassVar[str] = "reconnecting"
@@ -46,46 +44,40 @@ class Reconnecting(SessionEvent):
     delay_ms: float
 
 
-@attrs.frozen(kw_only=True)
-class Disconnected(SessionEvent):
+class Disconnected(SessionEvent, frozen=True, kw_only=True):
     """The session is over."""
 
     name: ClassVar[str] = "disconnected"
     reason: str
 
 
-@attrs.frozen(kw_only=True)
-class ListeningStarted(SessionEvent):
+class ListeningStarted(SessionEvent, frozen=True, kw_only=True):
     """The microphone is being sent."""
 
     name: ClassVar[str] = "listening_started"
 
 
-@attrs.frozen(kw_only=True)
-class ListeningStopped(SessionEvent):
+class ListeningStopped(SessionEvent, frozen=True, kw_only=True):
     """The microphone is no longer sent."""
 
     name: ClassVar[str] = "listening_stopped"
 
 
-@attrs.frozen(kw_only=True)
-class SpeechStart(SessionEvent):
+class SpeechStart(SessionEvent, frozen=True, kw_only=True):
     """The user began to speak. `audio_ms` counts from the first microphone sample that was sent."""
 
     name: ClassVar[str] = "speech_start"
     audio_ms: int
 
 
-@attrs.frozen(kw_only=True)
-class SpeechEnd(SessionEvent):
+class SpeechEnd(SessionEvent, frozen=True, kw_only=True):
     """The user stopped speaking: known only after the silence that the server waits for."""
 
     name: ClassVar[str] = "speech_end"
     audio_ms: int
 
 
-@attrs.frozen(kw_only=True)
-class ResponseStart(SessionEvent):
+class ResponseStart(SessionEvent, frozen=True, kw_only=True):
     """The model began to answer."""
 
     name: ClassVar[str] = "response_start"
@@ -93,8 +85,7 @@ class ResponseStart(SessionEvent):
     response_id: str
 
 
-@attrs.frozen(kw_only=True)
-class ResponseEnd(SessionEvent):
+class ResponseEnd(SessionEvent, frozen=True, kw_only=True):
     """The model finished making its answer. It may play for a long time yet: see `PlaybackEnd`."""
 
     name: ClassVar[str] = "response_end"
@@ -106,8 +97,7 @@ class ResponseEnd(SessionEvent):
     """None where the server does not say."""
 
 
-@attrs.frozen(kw_only=True)
-class Transcript(SessionEvent):
+class Transcript(SessionEvent, frozen=True, kw_only=True):
     """Words, of either side.
 
     `delta` is what is new; `text` is all of the item so far. `final` says that no more will come. After a barge-in
@@ -123,8 +113,7 @@ class Transcript(SessionEvent):
     truncated: bool = False
 
 
-@attrs.frozen(kw_only=True)
-class ResponseAudio(SessionEvent):
+class ResponseAudio(SessionEvent, frozen=True, kw_only=True):
     """A piece of the agent's voice, as `pcm16` at the output rate, the moment it arrived.
 
     A copy for the application; the session's own speaker does not depend on it. After an interruption no piece of
@@ -134,11 +123,13 @@ class ResponseAudio(SessionEvent):
     name: ClassVar[str] = "audio"
     turn: int
     item_id: str
-    pcm: bytes = attrs.field(repr=lambda pcm: f"<{len(pcm)} bytes>")
+    pcm: bytes
+
+    def __repr__(self) -> str:
+        return _shown(self)
 
 
-@attrs.frozen(kw_only=True)
-class AudioSent(SessionEvent):
+class AudioSent(SessionEvent, frozen=True, kw_only=True):
     """A frame of the microphone, as `pcm16` at the input rate, as it went to the server; only for those who ask.
 
     What is muted went as silence, and what was not sent is not here. `captured_at`: of its first sample.
@@ -146,11 +137,13 @@ class AudioSent(SessionEvent):
 
     name: ClassVar[str] = "audio_sent"
     captured_at: float
-    pcm: bytes = attrs.field(repr=lambda pcm: f"<{len(pcm)} bytes>")
+    pcm: bytes
+
+    def __repr__(self) -> str:
+        return _shown(self)
 
 
-@attrs.frozen(kw_only=True)
-class AudioPlayed(SessionEvent):
+class AudioPlayed(SessionEvent, frozen=True, kw_only=True):
     """What the loudspeaker took since the one before, silence too, as `pcm16` at its rate; only for those who ask.
 
     `heard_at`: of its first sample, by the device's own account of its latency when it was opened.
@@ -158,11 +151,13 @@ class AudioPlayed(SessionEvent):
 
     name: ClassVar[str] = "audio_played"
     heard_at: float
-    pcm: bytes = attrs.field(repr=lambda pcm: f"<{len(pcm)} bytes>")
+    pcm: bytes
+
+    def __repr__(self) -> str:
+        return _shown(self)
 
 
-@attrs.frozen(kw_only=True)
-class Interruption(SessionEvent):
+class Interruption(SessionEvent, frozen=True, kw_only=True):
     """The agent fell silent before it had finished.
 
     `heard_ms` is how much of the sentence being played had reached the user's ear, by the device's own account.
@@ -176,8 +171,7 @@ class Interruption(SessionEvent):
     discarded_ms: int
 
 
-@attrs.frozen(kw_only=True)
-class FalseAlarm(SessionEvent):
+class FalseAlarm(SessionEvent, frozen=True, kw_only=True):
     """Somebody made a sound, shorter than `min_speech_ms`, while the agent spoke: it is at full level again.
 
     Speech that follows at once may still become an interruption.
@@ -187,8 +181,7 @@ class FalseAlarm(SessionEvent):
     turn: int
 
 
-@attrs.frozen(kw_only=True)
-class UserIdle(SessionEvent):
+class UserIdle(SessionEvent, frozen=True, kw_only=True):
     """The agent's `idle_prompts` were no use: nobody has said anything since.
 
     `silent_ms` is the length of the silence after the last of them. It comes once; any word of the user begins anew.
@@ -199,8 +192,7 @@ class UserIdle(SessionEvent):
     silent_ms: int
 
 
-@attrs.frozen(kw_only=True)
-class HandoffOccurred(SessionEvent):
+class HandoffOccurred(SessionEvent, frozen=True, kw_only=True):
     """Another agent is in charge. `call_id`: of the model's call; None where the application did it."""
 
     name: ClassVar[str] = "handoff"
@@ -209,8 +201,7 @@ class HandoffOccurred(SessionEvent):
     call_id: str | None
 
 
-@attrs.frozen(kw_only=True)
-class GuardrailTripped(SessionEvent):
+class GuardrailTripped(SessionEvent, frozen=True, kw_only=True):
     """A guardrail found something in the agent's words (`output`) or the user's (`input`): once for each turn.
 
     `replaced` says whether something else is said instead. It is not where that would come too late: the user has
@@ -228,8 +219,7 @@ class GuardrailTripped(SessionEvent):
     replaced: bool
 
 
-@attrs.frozen(kw_only=True)
-class ToolCalled(SessionEvent):
+class ToolCalled(SessionEvent, frozen=True, kw_only=True):
     """The model has called a tool. It runs at once, unless it has to be approved first, or waits for others."""
 
     name: ClassVar[str] = "tool_call"
@@ -239,8 +229,7 @@ class ToolCalled(SessionEvent):
     arguments: str
 
 
-@attrs.frozen(kw_only=True)
-class ToolFinished(SessionEvent):
+class ToolFinished(SessionEvent, frozen=True, kw_only=True):
     """A tool has run; `output` is what the model is told."""
 
     name: ClassVar[str] = "tool_result"
@@ -252,8 +241,7 @@ class ToolFinished(SessionEvent):
     duration_ms: float
 
 
-@attrs.frozen(kw_only=True)
-class ToolApproval(SessionEvent):
+class ToolApproval(SessionEvent, frozen=True, kw_only=True):
     """A call waits until `session.approve(call_id)` or `session.reject(call_id)`. `agent`: the name of who made it."""
 
     name: ClassVar[str] = "tool_approval"
@@ -264,8 +252,7 @@ class ToolApproval(SessionEvent):
     agent: str
 
 
-@attrs.frozen(kw_only=True)
-class ToolProgress(SessionEvent):
+class ToolProgress(SessionEvent, frozen=True, kw_only=True):
     """A running tool says how it is going; the agent says `text` aloud when nobody else speaks."""
 
     name: ClassVar[str] = "tool_progress"
@@ -275,8 +262,7 @@ class ToolProgress(SessionEvent):
     text: str
 
 
-@attrs.frozen(kw_only=True)
-class McpToolsListed(SessionEvent):
+class McpToolsListed(SessionEvent, frozen=True, kw_only=True):
     """Which tools an MCP server has: the server is being asked, has answered, or cannot be reached.
 
     Of a hosted server `server` is its label, of a local one its name. A local one says it again when its tools change,
@@ -290,38 +276,33 @@ class McpToolsListed(SessionEvent):
     reason: str | None = None
 
 
-@attrs.frozen(kw_only=True)
-class PlaybackStart(SessionEvent):
+class PlaybackStart(SessionEvent, frozen=True, kw_only=True):
     """The first sample of a turn reached the speaker."""
 
     name: ClassVar[str] = "playback_start"
     turn: int
 
 
-@attrs.frozen(kw_only=True)
-class PlaybackEnd(SessionEvent):
+class PlaybackEnd(SessionEvent, frozen=True, kw_only=True):
     """The last sample of a turn was heard."""
 
     name: ClassVar[str] = "playback_end"
     turn: int
 
 
-@attrs.frozen(kw_only=True)
-class Paused(SessionEvent):
+class Paused(SessionEvent, frozen=True, kw_only=True):
     """The session holds its breath: nothing is sent, nothing is played."""
 
     name: ClassVar[str] = "paused"
 
 
-@attrs.frozen(kw_only=True)
-class Resumed(SessionEvent):
+class Resumed(SessionEvent, frozen=True, kw_only=True):
     """The session goes on where it was."""
 
     name: ClassVar[str] = "resumed"
 
 
-@attrs.frozen(kw_only=True)
-class DeviceLost(SessionEvent):
+class DeviceLost(SessionEvent, frozen=True, kw_only=True):
     """A microphone or loudspeaker failed, or was not there at the start; it is tried again until it is back.
 
     Meanwhile the server hears silence, or playback keeps what is unheard.
@@ -333,8 +314,7 @@ class DeviceLost(SessionEvent):
     reason: str
 
 
-@attrs.frozen(kw_only=True)
-class DeviceRestored(SessionEvent):
+class DeviceRestored(SessionEvent, frozen=True, kw_only=True):
     """It works again: sound has passed through it. `outage_ms` counts from its loss until it was open."""
 
     name: ClassVar[str] = "device_restored"
@@ -343,8 +323,7 @@ class DeviceRestored(SessionEvent):
     outage_ms: float
 
 
-@attrs.frozen(kw_only=True)
-class HistoryChanged(SessionEvent):
+class HistoryChanged(SessionEvent, frozen=True, kw_only=True):
     """An item of the conversation is new, is otherwise than it was, or is gone.
 
     `changed` when its words are complete, and when it was cut; words that are still arriving are `Transcript`s. An
@@ -358,8 +337,7 @@ class HistoryChanged(SessionEvent):
     after: str | None = None
 
 
-@attrs.frozen(kw_only=True)
-class TurnMetrics(SessionEvent):
+class TurnMetrics(SessionEvent, frozen=True, kw_only=True):
     """A `ConversationTurn` is over: its figures. The user has begun the next one, or the session has ended.
 
     Of a tool that still runs there is nothing in it; `session.turns()` has that later.
@@ -386,8 +364,7 @@ class TurnMetrics(SessionEvent):
     stall_ms: float
 
 
-@attrs.frozen(kw_only=True)
-class ErrorReported(SessionEvent):
+class ErrorReported(SessionEvent, frozen=True, kw_only=True):
     """Something went wrong and the session goes on. `code` is the server's, where it gave one."""
 
     name: ClassVar[str] = "error"
@@ -396,20 +373,25 @@ class ErrorReported(SessionEvent):
     source: Literal["server", "protocol", "device", "tool", "guardrail", "session"] = "session"
 
 
-@attrs.frozen(kw_only=True)
-class ServerEventReceived(SessionEvent):
+class ServerEventReceived(SessionEvent, frozen=True, kw_only=True):
     """An event as it came over the wire; only for those who ask (`session.events(protocol=True)`)."""
 
     name: ClassVar[str] = "server_event"
     event: ServerEvent | UnknownEvent | RemoteProtocolError
 
 
-@attrs.frozen(kw_only=True)
-class ClientEventSent(SessionEvent):
+class ClientEventSent(SessionEvent, frozen=True, kw_only=True):
     """An event as it was handed to the uplink; only for those who ask. Microphone frames are not among them."""
 
     name: ClassVar[str] = "client_event"
     event: ClientEvent
+
+
+def _shown(event: ResponseAudio | AudioSent | AudioPlayed) -> str:
+    """With its sound as a length."""
+    fields = asdict(event) | {"pcm": f"<{len(event.pcm)} bytes>"}
+    told = (f"{name}={value if name == 'pcm' else repr(value)}" for name, value in fields.items())
+    return f"{type(event).__name__}({', '.join(told)})"
 
 
 def _names(base: type[SessionEvent]) -> dict[str, type[SessionEvent]]:

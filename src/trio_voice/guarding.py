@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import attrs
 import trio
@@ -19,7 +20,6 @@ from trio_voice.asking import Asking, saying
 from trio_voice.channels import Checked, CheckText, Command
 from trio_voice.config import SessionState
 from trio_voice.conversation_view import ConversationView
-from trio_voice.guardrail_functions import Guardrail, InputGuardrail, Trip
 from trio_voice.outbox import Outbox
 from trio_voice.protocol import (
     ConversationItemDelete,
@@ -29,6 +29,9 @@ from trio_voice.protocol import (
     server_events as on,
 )
 from trio_voice.user_turn import UserTurn
+
+if TYPE_CHECKING:  # most sessions look at no words
+    from trio_voice.guardrail_functions import Guardrail, Trip
 
 REFUSAL = "I'm sorry, I can't go into that."
 """Said where the answer in place of one that tripped has tripped itself: there is no third try."""
@@ -172,7 +175,7 @@ class Guarding:
         if not in_time:
             return
         if turn == self._in_place:
-            trip = Trip(trip.reason, say=REFUSAL)
+            trip = attrs.evolve(trip, say=REFUSAL, instructions=None, info=None)
         if turn in self._sounding:
             self.answers.interrupt("guardrail", whole=True)
         self._owe(
@@ -183,6 +186,8 @@ class Guarding:
         said = [entry for entry in self.view.history if entry.role == "user" and not entry.hidden]
         is_last = bool(said) and said[-1].item_id == item_id
         self._tell(guardrail, trip, "input", item_id, None, replaced=is_last)
+        from trio_voice.guardrail_functions import InputGuardrail
+
         if isinstance(guardrail, InputGuardrail) and guardrail.on_trip == "delete":
             self.view.history.hide(item_id)
             self.outbox.send(ConversationItemDelete(item_id=item_id))
@@ -239,7 +244,9 @@ class Guarding:
     # --- what is said instead ---------------------------------------------------------------------
 
     def _owe(self, trip: Trip, told: str) -> None:
-        self.owed = trip if trip.say is not None or trip.instructions is not None else Trip(instructions=told)
+        self.owed = (
+            trip if trip.say is not None or trip.instructions is not None else attrs.evolve(trip, instructions=told)
+        )
         self._requested = None
 
     def ask(self) -> None:

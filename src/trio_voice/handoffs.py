@@ -9,6 +9,7 @@ call is answered once.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import attrs
 import msgspec
@@ -20,12 +21,14 @@ from trio_voice.agent_change import AgentChange, Change
 from trio_voice.agent_in_charge import AgentInCharge
 from trio_voice.answers import Answers
 from trio_voice.errors import ConfigError
-from trio_voice.handoff_tools import Handoff
 from trio_voice.logs import log
 from trio_voice.outbox import Outbox
 from trio_voice.protocol import ConversationItemDelete
 from trio_voice.protocol.history import History
 from trio_voice.tool_items import ToolResult
+
+if TYPE_CHECKING:
+    from trio_voice.handoff_tools import Handoff
 
 ANOTHER = "another handoff was called before this one; only one can be done at a time"
 NOT_IN_CHARGE = "the conversation was handed over before this call; the agent in charge now may call for a handoff"

@@ -162,7 +162,8 @@ def _row(event: SessionEvent, began_at: float) -> dict[str, Any]:
         case events.AudioPlayed(heard_at=at, pcm=pcm):
             row |= {"heard_t": round(at - began_at, 6), **_sound(pcm)}
         case _:
-            fields = attrs.asdict(event, recurse=True, filter=lambda attribute, _: attribute.name != "at")
+            fields = msgspec.structs.asdict(event)
+            del fields["at"]
             row |= _without_sound(fields)
     return row
 
@@ -188,6 +189,8 @@ def _without_sound(value: Any) -> Any:
         return f"<{len(value)} bytes>"
     if isinstance(value, msgspec.Struct):
         return _without_sound(msgspec.structs.asdict(value))
+    if attrs.has(type(value)):
+        return _without_sound(attrs.asdict(value))
     if isinstance(value, dict):
         return {
             key: "<secret>" if str(key).lower() in SECRET_KEYS and item else _without_sound(item)

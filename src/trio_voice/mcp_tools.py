@@ -20,10 +20,10 @@ from trio_voice.agent_in_charge import AgentInCharge
 from trio_voice.agent_tool import AgentTool, ToolContext
 from trio_voice.config import AgentCapability
 from trio_voice.errors import McpServerError
-from trio_voice.mcp_servers import ListedTool, McpServer, offered_name
 
 if TYPE_CHECKING:
     from trio_voice.channels import InboxItem
+    from trio_voice.mcp_servers import ListedTool, McpServer
 
 CALLS_CAPACITY = 64
 
@@ -132,6 +132,8 @@ class McpToolbox:
 
     def tools_for(self, servers: Iterable[McpServer], taken: Iterable[str]) -> tuple[McpTool, ...]:
         """The tools of `servers`, in their order, under names that are not `taken`."""
+        from trio_voice.mcp_servers import offered_name
+
         names, tools = set(taken), []
         for server in servers:
             for listed in self.listed.get(server, ()):

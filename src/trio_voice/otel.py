@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 import attrs
 import msgspec
 import trio
+from msgspec.structs import asdict
 
 from trio_voice import events
 from trio_voice.config import AgentCapability
@@ -327,7 +328,7 @@ class _Follower:
     def _turn_attributes(self, event: events.TurnMetrics, turn: ConversationTurn) -> Attributes:
         told: Attributes = {
             f"trio_voice.turn.{name}": value
-            for name, value in attrs.asdict(event).items()
+            for name, value in asdict(event).items()
             if name != "at" and isinstance(value, int | float)
         }
         if self.content:
