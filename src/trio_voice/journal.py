@@ -162,7 +162,10 @@ def _row(event: SessionEvent, began_at: float) -> dict[str, Any]:
         case events.AudioPlayed(heard_at=at, pcm=pcm):
             row |= {"heard_t": round(at - began_at, 6), **_sound(pcm)}
         case _:
-            fields = attrs.asdict(event, recurse=True, filter=lambda attribute, _: attribute.name != "at")
+            fields = attrs.asdict(event)
+            del fields["at"]  # as `t`
+            if isinstance(event, events.HistoryChanged):
+                fields["item"]["at"] = round(event.item.at - began_at, 6)
             row |= _without_sound(fields)
     return row
 
