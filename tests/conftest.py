@@ -22,5 +22,5 @@ settings.register_profile("mutants", deadline=None, max_examples=60, phases=QUIC
 """To find what is broken on purpose, and quickly: nobody looks at the example."""
 settings.load_profile("ci")
 
-# A shell lets what it runs in the background ignore Ctrl-C, and so would every program that a test starts and interrupts.
+# A shell lets what it runs in the background ignore Ctrl-C, and so would every program that a test starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
