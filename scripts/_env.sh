@@ -22,18 +22,25 @@ need_environment() {
   # Installed once per content of pyproject.toml and set of extras.
   local key
   key="$(cksum < pyproject.toml) $(pwd)"
+  local missing="" extras="" groups=""
   for part in $wanted; do
-    if ! grep -qxF "$key $part" "$stamp" 2>/dev/null; then
-      echo "Installing trio-voice ($part) …"
-      case "$part" in
-        base) "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --editable . ;;
-        dev)
-          "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
-          "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --editable . --group dev
-          ;;
-        *) "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --editable ".[$part]" ;;
-      esac
-      echo "$key $part" >> "$stamp"
-    fi
+    grep -qxF "$key $part" "$stamp" 2>/dev/null || missing="$missing $part"
+  done
+  [ -n "$missing" ] || return 0
+  echo "Installing trio-voice:$missing …"
+  for part in $missing; do
+    case "$part" in
+      base) ;;
+      dev) groups="--group dev" ;;
+      *) extras="$extras${extras:+,}$part" ;;
+    esac
+  done
+  local pip="$VENV/bin/python -m pip install --quiet --disable-pip-version-check"
+  if [ -n "$groups" ]; then
+    $pip --upgrade 'pip>=25.1'
+  fi
+  $pip --editable ".${extras:+[$extras]}" $groups
+  for part in $missing; do
+    echo "$key $part" >> "$stamp"
   done
 }

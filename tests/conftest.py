@@ -6,6 +6,8 @@ limit of time: `--timeout 0`.
 
 from __future__ import annotations
 
+import signal
+
 from hypothesis import Phase, settings
 
 from every_event import every_event_is_valid as every_event_is_valid
@@ -19,3 +21,6 @@ settings.register_profile("hundred-thousand", deadline=None, max_examples=100_00
 settings.register_profile("mutants", deadline=None, max_examples=60, phases=QUICK_PHASES[:-1])
 """To find what is broken on purpose, and quickly: nobody looks at the example."""
 settings.load_profile("ci")
+
+# A shell lets what it runs in the background ignore Ctrl-C, and so would every program that a test starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -164,9 +164,13 @@ async def test_events_come_back_as_they_were(autojump_clock: MockClock, tmp_path
 
     def plain(event: SessionEvent) -> dict[str, Any]:
         fields = asdict(event)
+        if isinstance(event, events.HistoryChanged):
+            fields["item"] = attrs.evolve(event.item, at=round(event.item.at, 5))
         return {key: round(value, 5) if isinstance(value, float) else value for key, value in fields.items()}
 
     def moved(event: SessionEvent) -> SessionEvent:
+        if isinstance(event, events.HistoryChanged):
+            event = replace(event, item=attrs.evolve(event.item, at=event.item.at - began_at))
         times = {
             name: getattr(event, name) - began_at for name in ("at", "heard_at", "captured_at") if hasattr(event, name)
         }

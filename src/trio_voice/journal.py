@@ -163,7 +163,9 @@ def _row(event: SessionEvent, began_at: float) -> dict[str, Any]:
             row |= {"heard_t": round(at - began_at, 6), **_sound(pcm)}
         case _:
             fields = msgspec.structs.asdict(event)
-            del fields["at"]
+            del fields["at"]  # as `t`
+            if isinstance(event, events.HistoryChanged):
+                fields["item"] = attrs.evolve(event.item, at=round(event.item.at - began_at, 6))
             row |= _without_sound(fields)
     return row
 
