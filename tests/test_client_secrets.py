@@ -163,6 +163,7 @@ async def test_no_error_and_no_log_shows_a_key(autojump_clock: MockClock) -> Non
     url = "ws://user:sk-in-login@memory/v1/realtime?api-key=sk-in-url"
     options = ConnectionOptions(url=url, api_key="sk-wrong", headers=(("X-Key", "sk-in-header"),))
     said: list[str] = []
+    structlog.reset_defaults()  # another test may have set what is logged
     with structlog.testing.capture_logs() as logs:
         async with trio.open_nursery() as nursery:
             open_stream = opener(nursery, server())

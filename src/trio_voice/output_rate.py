@@ -10,8 +10,11 @@ import attrs
 from msgspec import UNSET
 from msgspec.structs import replace
 
-from trio_voice.audio import StreamResampler
+from trio_voice.audio import BYTES_PER_SAMPLE, StreamResampler
 from trio_voice.protocol import ResponseOutputAudioDelta, ResponseOutputAudioDone
+
+LOWEST_HZ, HIGHEST_HZ = 8_000, 48_000
+"""A rate outside is no rate: the sound is taken for the session's."""
 
 
 @attrs.define(eq=False)
@@ -22,6 +25,8 @@ class OutputRate:
     _last: ResponseOutputAudioDelta | None = None
     """The newest piece that was converted; its item may have more to come."""
     _stream: StreamResampler = attrs.Factory(lambda: StreamResampler(1, 1))
+    _half: bytes = b""
+    """Of a sample that the last piece was cut in."""
 
     @property
     def is_converting(self) -> bool:
@@ -34,7 +39,8 @@ class OutputRate:
         """The event at the session's rate, and before the end of an item what the conversion held back of it."""
         if isinstance(event, ResponseOutputAudioDone):
             return [*self._rest(), event]
-        if not event.sample_rate_hz or event.sample_rate_hz == self.session_hz:
+        rate_hz = event.sample_rate_hz or self.session_hz
+        if rate_hz == self.session_hz or not LOWEST_HZ <= rate_hz <= HIGHEST_HZ:
             return [event]
         rest = []
         if self._last is None or (self._last.item_id, self._last.sample_rate_hz) != (
@@ -42,9 +48,11 @@ class OutputRate:
             event.sample_rate_hz,
         ):
             rest = self._rest()
-            self._stream = StreamResampler(event.sample_rate_hz, self.session_hz)
-        self._last = event
-        return [*rest, replace(event, delta=self._stream.convert(event.delta), sample_rate_hz=UNSET)]
+            self._stream, self._half = StreamResampler(rate_hz, self.session_hz), b""
+        self._last, pcm = event, self._half + event.delta
+        whole = len(pcm) - len(pcm) % BYTES_PER_SAMPLE
+        self._half = pcm[whole:]
+        return [*rest, replace(event, delta=self._stream.convert(pcm[:whole]), sample_rate_hz=UNSET)]
 
     def _rest(self) -> list[ResponseOutputAudioDelta | ResponseOutputAudioDone]:
         last, self._last = self._last, None

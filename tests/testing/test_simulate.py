@@ -23,7 +23,7 @@ from msgspec.structs import replace
 
 from trio_voice import WireLost, conversation, downlink, liveness, supervisor, tools, uplink, wire
 from trio_voice.channels import FromServer, offer
-from trio_voice.conversation import _Conductor
+from trio_voice.connections import Connections
 from trio_voice.outbox import Outbox
 from trio_voice.playback_buffer import PlaybackBuffer
 from trio_voice.protocol.server_events import ResponseCreated, SessionUpdated
@@ -190,7 +190,7 @@ def results_are_lost(patch: Patch) -> None:
 
 
 def nothing_is_restored(patch: Patch) -> None:
-    patch.setattr(_Conductor, "_resume_conversation", lambda self: None)
+    patch.setattr(Connections, "_resume_conversation", lambda self: None)
 
 
 def a_task_is_left(patch: Patch) -> None:
@@ -218,7 +218,7 @@ def it_breaks(patch: Patch) -> None:
     def broken(*arguments: Any) -> None:
         raise RuntimeError("broken")
 
-    patch.setattr(_Conductor, "_link_down", broken)
+    patch.setattr(Connections, "link_down", broken)
 
 
 def the_microphone_waits_for_the_connection(patch: Patch) -> None:

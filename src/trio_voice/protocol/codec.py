@@ -99,12 +99,12 @@ def decode_server_event(
 def _with_settings(event: ServerEvent, raw: str | bytes) -> ServerEvent:
     """A beta server's session is flat: its settings are put where the GA has them."""
     assert isinstance(event, SessionCreated | SessionUpdated)
-    flat = msgspec.json.decode(raw)["session"]
-    if "type" in flat:
-        return event
     try:
+        flat = msgspec.json.decode(raw)["session"]
+        if "type" in flat:
+            return event
         return replace(event, session=msgspec.convert(flat | session_to_ga(flat), SessionConfig))
-    except msgspec.ValidationError:
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):  # in what was skipped before, as nobody wanted it
         return event
 
 
