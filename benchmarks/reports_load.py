@@ -175,7 +175,7 @@ def run_long(console: Console, options: Options) -> Outcome:
     kind = "virtual" if found["virtual"] else "real"
     console.print(
         f"Long run: {found['minutes']:g} {kind} minutes, {found['turns']} turns; memory "
-        f"{' '.join(f'{each:.0f}' for each in found['memory_mb'])} MB; {found['growth_mb']:.1f} MB more after the "
+        f"{', '.join(f'{mb:.1f} MB at {at:g}' for at, mb in zip(found['at_minutes'], found['memory_mb'], strict=True))}; {found['growth_mb']:.1f} MB more after the "
         f"first quarter; {found['tasks_left']} tasks and {found['descriptors_left']} descriptors left",
         highlight=False,
     )
