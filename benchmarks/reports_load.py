@@ -173,9 +173,10 @@ def run_long(console: Console, options: Options) -> Outcome:
     options.progress(f"long run: {' '.join(how)}")
     found: dict[str, Any] = processes.run("benchmarks.long_run", *how, timeout_s=3600 + options.wall_minutes * 60)
     kind = "virtual" if found["virtual"] else "real"
+    looks = zip(found["at_minutes"], found["memory_mb"], strict=True)
     console.print(
         f"Long run: {found['minutes']:g} {kind} minutes, {found['turns']} turns; memory "
-        f"{', '.join(f'{mb:.1f} MB at {at:g}' for at, mb in zip(found['at_minutes'], found['memory_mb'], strict=True))}; {found['growth_mb']:.1f} MB more after the "
+        f"{', '.join(f'{held:.1f} MB at {at:g}' for at, held in looks)}; {found['growth_mb']:.1f} MB more after the "
         f"first quarter; {found['tasks_left']} tasks and {found['descriptors_left']} descriptors left",
         highlight=False,
     )
