@@ -150,7 +150,7 @@ def run_voice(console: Console, options: Options) -> Outcome:
     options.progress("voice to voice, with the local speech server")
     times = 1 if options.quick else 5
     exchanges = processes.run("benchmarks.voice", "--times", str(times), timeout_s=900)
-    if not exchanges:
+    if all(each["tool"] for each in exchanges):
         raise RuntimeError("nothing was answered")
     result = voice.summarise(exchanges)
     table = Table("voice to voice, local speech server", title_justify="left")
@@ -159,6 +159,8 @@ def run_voice(console: Console, options: Options) -> Outcome:
         table.add_row(voice.MEANINGS[part], f"{took_ms:.0f}")
     table.add_row("[bold]the whole, p50[/]", f"[bold]{result['p50_ms']:.0f}[/]")
     table.add_row("the longest", f"{result['worst_ms']:.0f}")
+    if result["with_tool"]["exchanges"]:
+        table.add_row("p50 where a tool is called first", f"{result['with_tool']['p50_ms']:.0f}")
     console.print(table)
     return Outcome(result, [Figure("p50", result["p50_ms"], "ms", voice.AIM_MS)])
 
@@ -171,9 +173,10 @@ def run_long(console: Console, options: Options) -> Outcome:
     options.progress(f"long run: {' '.join(how)}")
     found: dict[str, Any] = processes.run("benchmarks.long_run", *how, timeout_s=3600 + options.wall_minutes * 60)
     kind = "virtual" if found["virtual"] else "real"
+    looks = zip(found["at_minutes"], found["memory_mb"], strict=True)
     console.print(
         f"Long run: {found['minutes']:g} {kind} minutes, {found['turns']} turns; memory "
-        f"{' '.join(f'{each:.0f}' for each in found['memory_mb'])} MB; {found['growth_mb']:.1f} MB more after the "
+        f"{', '.join(f'{held:.1f} MB at {at:g}' for at, held in looks)}; {found['growth_mb']:.1f} MB more after the "
         f"first quarter; {found['tasks_left']} tasks and {found['descriptors_left']} descriptors left",
         highlight=False,
     )

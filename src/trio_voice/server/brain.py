@@ -8,7 +8,7 @@ in an utterance, and what to answer, and it answers into a `ResponseWriter`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import attrs
 
@@ -100,3 +100,15 @@ class Brain(Protocol):
 
     async def respond(self, request: ResponseRequest, writer: ResponseWriter) -> None:
         """Answer. Returning ends the response as completed; raising ends it as failed."""
+
+
+@runtime_checkable
+class ForesightedBrain(Protocol):
+    """A brain that can make the beginning of an answer before it is known that the user is done."""
+
+    async def foresee(self, request: ResponseRequest) -> None:
+        """Have at hand what a `respond` to the same request would write first. Nothing of it is seen outside.
+
+        Asked for when the words of a pause are known, and cancelled when the user goes on: it has to be worth
+        cancelling, and must call no tool and cost nobody money. What it raises is logged.
+        """

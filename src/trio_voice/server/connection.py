@@ -31,7 +31,7 @@ from trio_voice.protocol.client_events import (
     SessionUpdate,
 )
 from trio_voice.protocol.codec import RemoteProtocolError, UnknownEvent, decode_client_event
-from trio_voice.protocol.items import ErrorDetail, Item, Maybe
+from trio_voice.protocol.items import ContentPart, ErrorDetail, Item, Maybe
 from trio_voice.protocol.responses import ResponseConfig
 from trio_voice.protocol.server_events import (
     ConversationItemAdded,
@@ -45,12 +45,12 @@ from trio_voice.protocol.server_events import (
     SessionUpdated,
 )
 from trio_voice.protocol.session_config import SessionConfig
-from trio_voice.server.brain import Brain
+from trio_voice.server.brain import Brain, ForesightedBrain
 from trio_voice.server.conversation_items import ConversationItems, Entry, check_created, shown_to_brain
 from trio_voice.server.hosted_mcp import HostedMcp
 from trio_voice.server.outbox import Outbox
 from trio_voice.server.refusals import Refused
-from trio_voice.server.responses import ResponseInput, ResponsePlan, ResponseRun
+from trio_voice.server.responses import ResponseInput, ResponsePlan, ResponseRun, request_of
 from trio_voice.server.server_settings import ServerSettings
 from trio_voice.server.session_settings import check_names, default_session, for_response, updated, without_model
 from trio_voice.server.user_audio import UserAudio
@@ -258,6 +258,15 @@ class Connection:
         else:
             self._outside.append(run)
         self._nursery.start_soon(self._run, run)
+
+    async def foresee(self, words: str) -> None:
+        """The user probably said `words` and is done: let the brain begin, unseen, what it would answer."""
+        if self._session.type == "transcription" or not isinstance(self._brain, ForesightedBrain):
+            return
+        part = ContentPart("input_audio", transcript=words)
+        said = Item(type="message", status="completed", role="user", content=[part])
+        settings = for_response(self._session, ResponseConfig())
+        await self._brain.foresee(request_of(settings, [*self._items.for_brain(), said]))
 
     async def _run(self, run: ResponseRun) -> None:
         await run.run(self._brain)

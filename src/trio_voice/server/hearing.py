@@ -6,6 +6,7 @@ over is under way, and a guess is used only for an utterance that ended with the
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 import trio
@@ -29,6 +30,12 @@ class Recognition:
         """Empty until `over`, when there were no words, and when it failed."""
         self.failure: Exception | None = None
         self.scope = trio.CancelScope()
+        self.foresight = trio.CancelScope()
+        """Of what a guess is used for before the utterance is over."""
+
+    def cancel(self) -> None:
+        self.scope.cancel()
+        self.foresight.cancel()
 
 
 class Hearing:
@@ -40,15 +47,19 @@ class Hearing:
         self._limiter = trio.CapacityLimiter(AT_ONCE)
         self._guess: Recognition | None = None
 
-    def guess(self, audio: Samples, rate_hz: int) -> None:
-        """The utterance is probably over: begin already."""
+    def guess(self, audio: Samples, rate_hz: int, foresee: Callable[[str], Awaitable[None]]) -> None:
+        """The utterance is probably over: begin already, and let `foresee` make use of the words.
+
+        It is not called where the silence ends before the words are known, and is cancelled with the guess.
+        """
         self.forget_guess()
-        self._guess = self._start(audio, rate_hz)
+        self._guess = Recognition()
+        self._nursery.start_soon(self._run_guess, self._guess, audio, rate_hz, foresee)
 
     def forget_guess(self) -> None:
         """It was not over."""
         if self._guess is not None:
-            self._guess.scope.cancel()
+            self._guess.cancel()
             self._guess = None
 
     def recognise(self, audio: Samples, rate_hz: int, *, guessed: bool = False) -> Recognition:
@@ -57,13 +68,24 @@ class Hearing:
         if guess is not None and guessed:
             return guess
         if guess is not None:
-            guess.scope.cancel()
+            guess.cancel()
         return self._start(audio, rate_hz)
 
     def _start(self, audio: Samples, rate_hz: int) -> Recognition:
         recognition = Recognition()
         self._nursery.start_soon(self._run, recognition, audio, rate_hz)
         return recognition
+
+    async def _run_guess(
+        self, guess: Recognition, audio: Samples, rate_hz: int, foresee: Callable[[str], Awaitable[None]]
+    ) -> None:
+        await self._run(guess, audio, rate_hz)
+        if guess.text and guess is self._guess:
+            with guess.foresight:
+                try:
+                    await foresee(guess.text)
+                except Exception:  # a brain is anyone's code, and the answer itself will tell
+                    log.exception("foresight.failed")
 
     async def _run(self, recognition: Recognition, audio: Samples, rate_hz: int) -> None:
         with recognition.scope:

@@ -142,23 +142,10 @@ class ResponseRun:
 
         Cancellation: by `end`, from anywhere.
         """
-        settings = self._plan.settings
         with self._scope:
             try:
                 self._input = await self._plan.gather()
-                voice = audio_output(settings).voice
-                request = ResponseRequest(
-                    items=self._input.items,
-                    instructions=settings.instructions or "",
-                    tools=settings.tools or [],
-                    modalities=["audio"] if self._spoken else ["text"],
-                    rate_hz=self._format.rate_hz,
-                    voice=voice.id if isinstance(voice, VoiceId) else voice or "",
-                    speed=audio_output(settings).speed or 1.0,
-                    tool_choice=settings.tool_choice or "auto",
-                    metadata=self._plan.metadata,
-                )
-                await brain.respond(request, self)
+                await brain.respond(request_of(self._plan.settings, self._input.items, self._plan.metadata), self)
             except Exception as failure:  # a brain is anyone's code: its failures must not end the session
                 if isinstance(failure, TrioVoiceError):  # one that says itself what to do
                     log.warning("response.failed", response_id=self.id, reason=str(failure))
@@ -429,6 +416,24 @@ class ResponseRun:
             usage=usage,
             metadata=dict(self._plan.metadata) if self._plan.metadata else None,
         )
+
+
+def request_of(
+    settings: SessionConfig, items: Sequence[Item], metadata: Mapping[str, str] | None = None
+) -> ResponseRequest:
+    """What a brain is asked under `settings`."""
+    output = audio_output(settings)
+    return ResponseRequest(
+        items=items,
+        instructions=settings.instructions or "",
+        tools=settings.tools or [],
+        modalities=["text"] if settings.output_modalities == ["text"] else ["audio"],
+        rate_hz=audio_format(output.format).rate_hz,
+        voice=output.voice.id if isinstance(output.voice, VoiceId) else output.voice or "",
+        speed=output.speed or 1.0,
+        tool_choice=settings.tool_choice or "auto",
+        metadata=metadata,
+    )
 
 
 def _sendable(text: str) -> str:

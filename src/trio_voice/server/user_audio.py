@@ -69,6 +69,8 @@ class Answers(Protocol):
 
     def respond(self) -> None: ...
 
+    async def foresee(self, words: str) -> None: ...
+
     def interrupt(self) -> None: ...
 
     def report(self, refused: Refused) -> None: ...
@@ -237,7 +239,8 @@ class UserAudio:
                 if self._wants("interrupt_response"):
                     self._answers.interrupt()
             case SpeechPaused():
-                self._hearing.guess(self._input.between(event.start_ms, event.end_ms), rate_hz)
+                samples = self._input.between(event.start_ms, event.end_ms)
+                self._hearing.guess(samples, rate_hz, self._answers.foresee)
             case SpeechResumed():
                 self._hearing.forget_guess()
             case SpeechStopped():

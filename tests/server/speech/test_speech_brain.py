@@ -14,7 +14,7 @@ import trio
 import trio.testing
 
 from trio_voice.protocol import Item, Tool
-from trio_voice.server.brain import ResponseRequest
+from trio_voice.server.brain import ForesightedBrain, ResponseRequest
 from trio_voice.server.speech.brain import SpeechBrain
 from trio_voice.server.speech.dialogue import Call, Reply, Say
 from trio_voice.server.speech.recogniser import Recognised
@@ -178,6 +178,62 @@ async def test_a_writer_that_fails_ends_the_response_with_its_own_error() -> Non
     written.on_speak = gone
     with pytest.raises(ConnectionError, match="the client is gone"):
         await brain_saying(Say("One. Two. Three.")).respond(request(), written)
+
+
+class KeepingVoice(SlowVoice):
+    """Makes each clause once, as Piper's does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: dict[str, Samples] = {}
+
+    def synthesise(self, clause: str, rate_hz: int, speed: float, stop: Stop) -> Samples:
+        if clause not in self.kept:
+            self.kept[clause] = super().synthesise(clause, rate_hz, speed, stop)
+        return self.kept[clause]
+
+
+async def test_of_a_foreseen_answer_the_first_clause_is_not_made_again() -> None:
+    voice, written = KeepingVoice(), Written()
+    brain = brain_saying(Say("One. Two."), voice=voice)
+    assert isinstance(brain, ForesightedBrain)
+    await brain.foresee(request(speed=1.2))
+    assert voice.said == [("One. ", 1.2)], "that one, and no more than that"
+    await brain.respond(request(speed=1.2), written)
+    assert voice.said == [("One. ", 1.2), ("Two.", 1.2)]
+    assert written.order == ["One. ", "Two."]
+
+
+async def test_an_answer_that_is_due_while_it_is_foreseen_waits_for_it() -> None:
+    voice, written = KeepingVoice(), Written()
+    brain = brain_saying(Say("One. Two."), voice=voice)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(brain.foresee, request())
+        nursery.start_soon(brain.respond, request(), written)
+    assert [clause for clause, _ in voice.said] == ["One. ", "Two."]
+    assert [len(audio) for _, audio in written.clauses] == [5, 4]
+
+
+async def test_a_foresight_that_is_cancelled_leaves_no_thread() -> None:
+    voice = SlowVoice()
+    voice.endless_from = "One. "
+    brain = brain_saying(Say("One. Two."), voice=voice)
+    with trio.fail_after(5), trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(brain.foresee, request())
+            await trio.to_thread.run_sync(voice.stuck.wait, abandon_on_cancel=True)
+            scope.cancel()
+    assert voice.running == 0
+
+
+async def test_calls_written_answers_and_a_language_model_are_not_foreseen() -> None:
+    voice = SlowVoice()
+    await brain_saying(Call("lookup_order", "{}"), Say("Done."), voice=voice).foresee(request())
+    await brain_saying(Say("Done."), voice=voice).foresee(request(modalities=["text"]))
+    await brain_saying(voice=voice).foresee(request())
+    model = SpeechBrain(llm=Model([Say("From afar.")]), recogniser=Deaf(), voice=voice)
+    await model.foresee(request())
+    assert voice.said == []
 
 
 @attrs.frozen

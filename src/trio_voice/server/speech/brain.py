@@ -131,6 +131,23 @@ class SpeechBrain:
         log.debug("utterance.recognised", audio_ms=round(found.audio_ms), took_ms=round(found.took_ms))
         return found.text
 
+    async def foresee(self, request: ResponseRequest) -> None:
+        """Synthesise the first clause of the answer, where rules answer with words: the voice keeps it.
+
+        A `respond` that comes meanwhile waits for it behind the limiter and finds it made.
+        Cancellation: ends the synthesis under way within milliseconds.
+        """
+        if self._llm is not None or "audio" not in request.modalities:
+            return
+        words = words_of(request.instructions)
+        parts = self._dialogue(request.items, request.tools, request.instructions).parts
+        first: Say | Call | None = Say(words) if words is not None else next(iter(parts), None)
+        if not isinstance(first, Say):
+            return
+        async with _stoppable() as (_, stop):
+            for clause in split_clauses(first.text)[:1]:
+                await self._sound(clause, request.rate_hz, _speed_of(request), stop)
+
     async def respond(self, request: ResponseRequest, writer: ResponseWriter) -> None:
         """Answer clause by clause: the next is synthesised while one is being written.
 
@@ -151,7 +168,7 @@ class SpeechBrain:
         self, request: ResponseRequest, to_write: trio.MemorySendChannel[_Clause | Call], stop: Stop
     ) -> None:
         """Turn the answer into clauses with their sound, and calls, in order."""
-        speed = min(QUICKEST, max(SLOWEST, request.speed))
+        speed = _speed_of(request)
         silent = "audio" not in request.modalities
         nothing_said = True
 
@@ -180,6 +197,10 @@ class SpeechBrain:
         return await trio.to_thread.run_sync(
             self._voice.synthesise, clause, rate_hz, speed, stop, limiter=self._speaking
         )
+
+
+def _speed_of(request: ResponseRequest) -> float:
+    return min(QUICKEST, max(SLOWEST, request.speed))
 
 
 @asynccontextmanager

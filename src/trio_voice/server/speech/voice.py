@@ -42,7 +42,10 @@ class Voice(Protocol):
         """What is slow to load, in pieces that may load side by side; a piece loads once."""
 
     def synthesise(self, clause: str, rate_hz: int, speed: float, stop: Stop) -> Samples:
-        """The sound of `clause`: int16 at `rate_hz`, empty when there is nothing to say or `stop` was set."""
+        """The sound of `clause`: int16 at `rate_hz`, empty when there is nothing to say or `stop` was set.
+
+        A voice that takes long keeps what it made lately: a first clause is asked for ahead, and again when it is due.
+        """
 
 
 class PiperVoice:
