@@ -118,4 +118,4 @@ def test_after_a_barge_in_no_sample_of_the_answer_sounds_and_the_heard_position_
     (interruption,) = of_kind(told, events.Interruption)
     rendered_ms = np.count_nonzero(before) / 24
     assert rendered_ms < STORY_MS
-    assert abs(interruption.heard_ms - rendered_ms) <= 60, "what is told as heard is what the page had played"
+    assert abs(interruption.heard_ms - rendered_ms) <= 100, "heard: what was played, less latency"

@@ -38,7 +38,8 @@ def summary(out: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def journal(out: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (out / "journal.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (out / "journal.jsonl").read_text().splitlines()]
+    return rows[1:]  # behind the header
 
 
 def channels(out: Path) -> tuple[Samples, Samples, int]:
