@@ -134,27 +134,32 @@ def measure_uplink(
 
 
 def measure_capacity(plan: LoadPlan, progress: Callable[[str], None]) -> dict[int, dict[str, list[Round]]]:
-    """By number of sessions and by variant."""
+    """By number of sessions and by variant. Ends before the first number that one of them cannot hold at all."""
     found: dict[int, dict[str, list[Round]]] = {}
     with processes.load_server() as server:
         for count in plan.counts:
-            found[count] = {variant: [] for variant in plan.variants}
-            order = list(plan.variants)
-            for number in range(plan.rounds):
-                for variant in order:
-                    progress(f"capacity: {count} sessions, round {number + 1} of {plan.rounds}, {variant}")
-                    found[count][variant].append(
-                        one_round(
-                            server,
-                            variant,
-                            "down_ms=100",
-                            sessions=count,
-                            seconds=plan.seconds,
-                            realtime=plan.realtime,
-                        )
-                    )
-                order = order[1:] + order[:1]
+            try:
+                found[count] = _at(count, plan, server, progress)
+            except RuntimeError as late:
+                progress(f"capacity: no further than this: {late}")
+                break
     return found
+
+
+def _at(
+    count: int, plan: LoadPlan, server: processes.LoadServer, progress: Callable[[str], None]
+) -> dict[str, list[Round]]:
+    """Raises: `RuntimeError` when a process does not end in time."""
+    rounds: dict[str, list[Round]] = {variant: [] for variant in plan.variants}
+    order = list(plan.variants)
+    for number in range(plan.rounds):
+        for variant in order:
+            progress(f"capacity: {count} sessions, round {number + 1} of {plan.rounds}, {variant}")
+            rounds[variant].append(
+                one_round(server, variant, "down_ms=100", sessions=count, seconds=plan.seconds, realtime=plan.realtime)
+            )
+        order = order[1:] + order[:1]
+    return rounds
 
 
 def summarise(rounds: dict[str, list[Round]], *, up: bool) -> list[Result]:
