@@ -18,19 +18,28 @@ SAYING_TIMEOUT_S = 10
 
 
 @contextmanager
-def paced_server() -> Iterator[str]:
-    """A `paced_server` on a core of its own; gives its URL without parameters."""
+def _started(module: str) -> Iterator[tuple[IO[str], str]]:
+    """A server of ours on a core of its own: its standard output, and its port. The end of its input ends it."""
     core, _ = cores()
-    command = [sys.executable, "-m", "benchmarks.paced_server", *_pinned(core)]
+    command = [sys.executable, "-m", module, *_pinned(core)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
         assert process.stdout is not None
         port = process.stdout.readline().strip()
         if not port:
             raise RuntimeError(f"the server did not start (exit {process.wait()}); its error is above")
         try:
-            yield f"ws://127.0.0.1:{port}/v1/realtime"
+            yield process.stdout, port
         finally:
-            process.communicate(timeout=START_TIMEOUT_S)  # the end of its input ends it
+            process.stdin.close()
+            process.wait(timeout=START_TIMEOUT_S)
+
+
+@contextmanager
+def paced_server() -> Iterator[str]:
+    """A `paced_server` on a core of its own; gives its URL without parameters."""
+    with _started("benchmarks.paced_server") as (_, port):
+        yield f"ws://127.0.0.1:{port}/v1/realtime"
 
 
 class LoadServer:
@@ -59,19 +68,8 @@ class LoadServer:
 @contextmanager
 def load_server() -> Iterator[LoadServer]:
     """A `load_server` on a core of its own."""
-    core, _ = cores()
-    command = [sys.executable, "-m", "benchmarks.load_server", *_pinned(core)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        port = process.stdout.readline().strip()
-        if not port:
-            raise RuntimeError(f"the server did not start (exit {process.wait()}); its error is above")
-        try:
-            yield LoadServer(process.stdout, port)
-        finally:
-            assert process.stdin is not None
-            process.stdin.close()  # the end of its input ends it
-            process.wait(timeout=START_TIMEOUT_S)
+    with _started("benchmarks.load_server") as (said, port):
+        yield LoadServer(said, port)
 
 
 def run(module: str, *arguments: str, timeout_s: float, python: str = sys.executable) -> Any:

@@ -148,7 +148,7 @@ def check_range(name: str, value: object, low: float, high: float, hint: str = "
     """Raises: `ConfigError` unless `value` is a number from `low` to `high`; a whole one where both of them are."""
     whole = isinstance(low, int) and isinstance(high, int)
     is_number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
-    if not is_number or not low <= value <= high:  # type: ignore[operator]
+    if not is_number or not low <= value <= high:  # type: ignore[operator]  # a number by now
         outside = f"is outside {low:g}..{high:g}" if is_number else f"is no {'whole ' if whole else ''}number"
         tail = f"; {hint}" if hint else "" if is_number else f"; {low:g}..{high:g} is allowed"
         raise ConfigError(f"{name}={value!r} {outside}{tail}")

@@ -105,7 +105,7 @@ async def serve(
 def _check_extra() -> None:
     try:
         import hypercorn  # noqa: F401 - only whether they are there
-        import starlette  # noqa: F401
+        import starlette  # noqa: F401 - the same
     except ImportError as missing:
         raise EngineMissing(f"{missing.name} is not installed: pip install 'trio-voice[browser]'") from None
 
