@@ -101,7 +101,7 @@ async def floor(url: str, sessions: int, account: Account, microphone: bool) -> 
             due += FRAME_S
             await asyncio.sleep(due - loop.time())
             audio = base64.b64encode(stamped_frame()).decode()
-            await socket.send(  # type: ignore[attr-defined]
+            await socket.send(  # type: ignore[attr-defined]  # the same connection
                 orjson.dumps({"type": "input_audio_buffer.append", "audio": audio}).decode()
             )
 
@@ -127,11 +127,11 @@ def measure(
     if realtime:
         run_first()
     if variant in ("floor", "openai-agents", "raw"):
-        asyncio.run(run(url, sessions, account, microphone))  # type: ignore[arg-type]
+        asyncio.run(run(url, sessions, account, microphone))  # type: ignore[arg-type]  # one of two signatures
     else:
         import trio
 
-        trio.run(run, url, sessions, account, microphone)  # type: ignore[arg-type]
+        trio.run(run, url, sessions, account, microphone)  # type: ignore[arg-type]  # one of two signatures
     return {
         "latencies_us": account.latencies_us,
         "cpu_s_per_session_minute": account.cpu_s / sessions / account.took_s * 60,

@@ -142,6 +142,6 @@ async def _speak(send: object, phase_s: float) -> None:
 
 async def _listen(receive: object, account: Account) -> None:
     while True:
-        event = decode_server_event(await receive())  # type: ignore[operator]
+        event = decode_server_event(await receive())  # type: ignore[operator]  # whatever client it is
         if isinstance(event, ResponseOutputAudioDelta):
             account.take(event.delta)

@@ -152,7 +152,7 @@ class Weekday(enum.IntEnum):
     TUESDAY = 2
 
 
-def _struct(value: Point, route: Route, pair: Pair = Pair(1)) -> None: ...  # noqa: B008
+def _struct(value: Point, route: Route, pair: Pair = Pair(1)) -> None: ...  # noqa: B008 - frozen
 
 
 def _enums(size: Size = Size.SMALL, day: Weekday | None = None) -> None: ...

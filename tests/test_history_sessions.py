@@ -229,7 +229,7 @@ async def test_a_session_goes_on_with_the_conversation_of_an_earlier_one(autojum
 
 async def test_items_of_our_own_do_not_take_the_ids_of_an_earlier_session_s(autojump_clock: MockClock) -> None:
     earlier = {"version": 1, "items": [{"id": "text_1", "kind": "message", "role": "user"}]}
-    earlier["items"][0] |= {"text": "Before.", "heard_text": "Before."}  # type: ignore[index]
+    earlier["items"][0] |= {"text": "Before.", "heard_text": "Before."}  # type: ignore[index]  # plain JSON
     brain = ScriptedBrain([Say("Yes.", 100)])
     async with call(brain, listening=False, history=earlier) as on:
         await on.session.send_text("Now.")

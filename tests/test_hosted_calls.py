@@ -300,7 +300,7 @@ def test_whatever_the_server_says_and_in_which_order(said: list[Any]) -> None:
             if each == "lost":
                 hosted.connection_gone()
             elif isinstance(each, str):
-                hosted.judge(Command(each, call_id="q2"))  # type: ignore[arg-type]
+                hosted.judge(Command(each, call_id="q2"))  # type: ignore[arg-type]  # drawn words
             else:
                 hosted.take(1, each)
         hosted.connection_gone()

@@ -280,7 +280,7 @@ async def test_a_tool_that_outlives_its_turn_is_still_its_child(
 def test_a_response_that_begins_before_the_turn_before_is_told_is_of_its_own_turn(collected: Collected) -> None:
     session = RealtimeSession(AGENT, connection=MODEL)
     tracker = ConversationTracker(History(), started_at=0.0)
-    session.turns = tracker.turns  # type: ignore[method-assign]
+    session.turns = tracker.turns  # type: ignore[method-assign]  # a stand-in
     figures = otel._Instruments.of(collected.meters.get_meter("test"))
     follower = otel._Follower(session, otel._Clock(0, 0.0), False, figures, collected.tracers.get_tracer("test"))
     for at in (1.0, 2.0):

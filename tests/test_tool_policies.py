@@ -42,7 +42,7 @@ async def test_a_tool_is_given_the_context_and_the_model_does_not_see_it() -> No
         return context.context["count"]
 
     @tool
-    def in_a_thread(by: int, bare: ToolContext) -> str:  # type: ignore[type-arg]
+    def in_a_thread(by: int, bare: ToolContext) -> str:  # type: ignore[type-arg]  # bare on purpose
         return f"{bare.call_id} {by}"
 
     assert list(count.parameters["properties"]) == ["by"]

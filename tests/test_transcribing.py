@@ -126,7 +126,7 @@ def test_the_agent_s_model_comes_before_the_connection_s() -> None:
 )
 def test_what_has_no_meaning_without_answers_is_refused(settings: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=f"only transcribes.*{next(iter(settings))}"):
-        RealtimeAgent(capabilities=SCRIBE.capabilities, **settings)  # type: ignore[arg-type]
+        RealtimeAgent(capabilities=SCRIBE.capabilities, **settings)  # type: ignore[arg-type]  # drawn settings
 
 
 def test_a_detection_of_its_own_is_kept() -> None:

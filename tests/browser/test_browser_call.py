@@ -56,7 +56,7 @@ async def test_what_the_page_says_of_before_a_flush_is_not_believed_after_it(aut
     async with call.speaker.open(PCM16_24K, sound) as opened:
         await trio.sleep(0.001)
         sent(call)
-        opened.flush()  # type: ignore[attr-defined]
+        opened.flush()  # type: ignore[attr-defined]  # this kind can be flushed
         assert opened.unheard_samples() == 0
         call.received(json.dumps({"progress": {"run": 0, "played": 1000}}))
         await trio.sleep(0.011)

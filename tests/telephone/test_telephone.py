@@ -152,7 +152,7 @@ async def test_marks_of_before_a_clear_are_not_believed(autojump_clock: MockCloc
         assert opened.unheard_samples() == AHEAD_MS * 8
         call.received(json.dumps({"event": "mark", "mark": {"name": "0:160"}}))
         assert opened.unheard_samples() == AHEAD_MS * 8 - 160
-        opened.flush()  # type: ignore[attr-defined]
+        opened.flush()  # type: ignore[attr-defined]  # this kind can be flushed
         call.received(json.dumps({"event": "mark", "mark": {"name": "0:800"}}))
         await trio.sleep(0.021)
         assert opened.unheard_samples() == AHEAD_MS * 8
