@@ -15,7 +15,7 @@ import attrs
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import load, peer_agents, peer_raw, processes
+from benchmarks import load, peer_agents, peer_livekit, peer_pipecat, peer_raw, processes
 from benchmarks.figures import Options, Outcome
 from benchmarks.load import Round
 
@@ -28,21 +28,13 @@ class Peer:
 
     requires: tuple[str, ...]
     configured: str
-    missing: str = ""
-    """Why there is no client for it; empty where there is one."""
 
 
 PEERS = {
     "openai-agents": Peer(("openai-agents", "websockets"), peer_agents.CONFIGURED),
+    "livekit": Peer(("livekit-agents", "livekit-plugins-openai"), peer_livekit.CONFIGURED),
+    "pipecat": Peer(("pipecat-ai[openai]",), peer_pipecat.CONFIGURED),
     "raw": Peer(("openai[realtime]",), peer_raw.CONFIGURED),
-    "livekit": Peer(
-        ("livekit-agents", "livekit-plugins-openai"),
-        "",
-        "its session hears and speaks through an audio input of its own, for which there is no client here yet",
-    ),
-    "pipecat": Peer(
-        ("pipecat-ai[openai]",), "", "its pipeline needs a transport of its own, for which there is no client here yet"
-    ),
 }
 OURS = ("floor", "session")
 SESSIONS = 25
@@ -85,9 +77,6 @@ def run_peers(console: Console, options: Options, names: str, out: Path) -> Outc
     notes: list[str] = []
     for name in asked:
         peer = PEERS[name]
-        if peer.missing:
-            notes.append(f"{name} was not measured: {peer.missing}.")
-            continue
         options.progress(f"peers: an environment for {name}")
         try:
             python = environment(name, out)
@@ -106,11 +95,15 @@ def run_peers(console: Console, options: Options, names: str, out: Path) -> Outc
                 try:
                     rounds[name].append(_round(server, name, seconds, pythons[name], quick=options.quick))
                 except RuntimeError as error:
-                    notes.append(f"{name} did not run: {str(error).strip().splitlines()[-1]}")
-                    del pythons[name], rounds[name]
                     if name in OURS:
                         raise
-                    break
+                    notes.append(f"{name} did not run: {str(error).strip().splitlines()[-1]}")
+                    del pythons[name], rounds[name]
+    notes += [
+        f"{name} gathers the frames of 20 ms that it is given: its way up is with the wait for the others."
+        for name, of in rounds.items()
+        if any(speaks.other_frames for _, speaks, _ in of)
+    ]
     measured = _summary(rounds)
     table = Table(title="Peers, on the same server in the same run", title_justify="left")
     table.add_column("", no_wrap=True)
