@@ -1,8 +1,8 @@
 """Every event of every test is validated (`every_event.py`); and the profiles of the property tests.
 
 Without a profile the examples are the same in each run, so that a failure is somebody's change and not the draw.
-`pytest --hypothesis-profile long` draws others each time, and looks thirty times harder; `hundred-thousand` is for one test at a time, without a
-limit of time: `--timeout 0`.
+`pytest --hypothesis-profile long` draws others each time and looks thirty times harder; `hundred-thousand` is for one
+test at a time, without a limit of time: `--timeout 0`.
 """
 
 from __future__ import annotations
