@@ -84,7 +84,7 @@ def run_capacity(console: Console, options: Options) -> Outcome:
     if paced:
         timers = [statistics.median(each.cpu_s for each in paced[name]) for name in load.PACING]
         console.print(
-            f"The timers that stand for the microphones of {load.AT_SESSIONS} sessions take by themselves {timers[0]:.3f} "
+            f"The timers in place of microphones take, for {load.AT_SESSIONS} sessions by themselves, {timers[0]:.3f} "
             f"CPU-s a minute on asyncio, {timers[1]:.3f} on Trio. Without them the ratio is {without_pacing:.2f}",
             highlight=False,
         )
