@@ -175,9 +175,9 @@ async def test_an_answer_heard_to_its_end_is_not_deleted_by_an_interruption_that
     on = bench()
     answer = Speaking(1, "r1", item_ids=["heard"], done=True)
     on.says("heard", "All of it.")
-    on.barge_in.complete_items.add("heard")
+    on.barge_in.item_complete(1, "heard")
     on.barge_in.interrupt(answer, "speech")
-    on.barge_in.played([at(1, "heard", 900, 900)], answer)  # said before playback had seen the interruption
+    on.barge_in.played(1, [at(1, "heard", 900, 900)], answer)  # said before playback had seen the interruption
     on.barge_in.silenced(Interrupted(1, (), 0), answer)
     assert on.told() == []
     assert on.remembers() == ["All of it."]

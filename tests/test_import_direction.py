@@ -20,7 +20,7 @@ CORE_MODULES = {
     "tape", "interruption", "voice_activity", "frame_filters", "echo", "server_detection", "text_frames",
     "agent_settings", "agent_in_charge",
     "guardrail_functions", "handoff_tools",
-    "pauses", "usage", "history_export",
+    "pauses", "usage", "history_export", "turn_record",
 }  # fmt: skip
 ACTOR_MODULES = {
     "channels", "capture", "uplink", "downlink", "conversation", "playback", "tools", "supervisor", "session",
@@ -28,7 +28,7 @@ ACTOR_MODULES = {
     "tool_calls", "hosted_calls", "mcp_tools", "tool_offer", "history_edits", "session_history", "drop_oldest",
     "conversation_view", "conversation_parts", "connections", "answers", "commands",
     "microphone_gate",
-    "event_streams", "guardrails", "guarding", "handoffs",
+    "event_streams", "forgetting", "guardrails", "guarding", "handoffs",
     "agent_change", "initiative",
     "liveness", "outbox", "user_turn", "asking", "resumption", "transcripts", "__init__",
 }  # fmt: skip

@@ -17,7 +17,7 @@ from trio_voice.conversation_view import ConversationView
 from trio_voice.microphone_gate import MicrophoneGate
 from trio_voice.outbox import Outbox
 from trio_voice.protocol import Maybe, server_events as on
-from trio_voice.protocol.turns import ResponseArbiter
+from trio_voice.protocol.turns import REMEMBERED_TURNS, ResponseArbiter
 from trio_voice.usage import of_response
 from trio_voice.user_turn import UserTurn
 
@@ -60,6 +60,7 @@ class Answers:
         self.arbiter.on_created()
         response_id = event.response.id or "" if isinstance(event, on.ResponseCreated) else ""
         self.speaking = Speaking(turn, response_id, epoch, is_verbatim=is_verbatim)
+        self.aside = {other for other in self.aside if other > turn - REMEMBERED_TURNS}
         self.view.tracker.response_began(self.outbox.now, turn)
         self.view.phase = SessionState.RESPONDING
         self.view.log_context.turn, self.view.log_context.response = turn, response_id
@@ -136,7 +137,7 @@ class Answers:
         if heard_ms:
             self.outbox.emit(events.PlaybackEnd(at=self.outbox.now, turn=news.turn))
         self._over(news.turn)
-        self.barge_in.played(news.positions, self.speaking)
+        self.barge_in.played(news.turn, news.positions, self.speaking)
 
     def interrupt(self, cause: Cause, *, whole: bool = False, reported: bool = True) -> bool:
         """Silence it. Returns whether there was anything to silence.

@@ -63,8 +63,8 @@ class BargeIn:
     hushed: int = 0
     """Turns at or below it were interrupted by command, or a guardrail: what their tools find is told the model, but
     not spoken of."""
-    complete_items: set[str] = attrs.Factory(set)
-    """Items of which the server has sent all, and which are not yet played."""
+    complete_items: dict[str, int] = attrs.Factory(dict)
+    """Items of which the server has sent all, and which are not yet played: the turn of each."""
     waiting: list[Command] = attrs.Factory(list)
     """They want to know when all is silent."""
     epoch: int = 0
@@ -114,6 +114,11 @@ class BargeIn:
             self.outbox.send(ConversationItemDelete(item_id=item_id))
             self.history.delete(item_id)
 
+    def item_complete(self, turn: int | None, item_id: str) -> None:
+        """The server has sent all of a message. Of a turn that is silent already nothing is waited for."""
+        if turn is None or turn > self.floor or turn in self._silencing:
+            self.complete_items[item_id] = turn or 0
+
     def silenced(self, news: Interrupted, speaking: Speaking | None) -> None:
         """Playback is silent: tell the server, the record and the application what was heard."""
         interrupted: Speaking | None
@@ -128,6 +133,7 @@ class BargeIn:
         heard_ms = sum(position.heard_ms for position in news.positions)
         self.tracker.agent_played(self.outbox.now, heard_ms, news.underruns)
         self._cut_record(news.positions, unheard_items)
+        self._no_more_of(news.turn)
         if active or news.discarded_ms > 0 or (interrupted is not None and interrupted.sounds_elsewhere):
             self._report(news, cause)
         self._restore(set(self.unrestored))
@@ -147,8 +153,8 @@ class BargeIn:
         answers += [speaking] if self.is_sounding(speaking) else []
         return any(item_id in answer.item_ids for answer in answers)
 
-    def played(self, positions: Collection[ItemPosition], speaking: Speaking | None) -> None:
-        """All of these was heard; with that, if `speaking` is over, all there is.
+    def played(self, turn: int, positions: Collection[ItemPosition], speaking: Speaking | None) -> None:
+        """All of these was heard, and of all turns up to this one; with that, if `speaking` is over, all there is.
 
         Sound that the playback buffer had no room for was not: the record ends where it broke off.
         """
@@ -159,7 +165,7 @@ class BargeIn:
         heard = {position.item_id for position in positions}
         for interrupted, _ in self._silencing.values():  # too late: it had been heard to the end
             interrupted.item_ids = [item_id for item_id in interrupted.item_ids if item_id not in heard]
-        self.complete_items -= heard
+        self._no_more_of(turn)
         self._restore(heard if speaking is not None and not speaking.played else self.unrestored | heard)
 
     def hold_back(self, speaking: Speaking | None) -> set[str]:
@@ -169,6 +175,10 @@ class BargeIn:
             is_open = speaking.turn > self.floor or speaking.turn in self._silencing
             self.unrestored |= set(speaking.item_ids) if is_open else set()
         return self.unrestored
+
+    def _no_more_of(self, turn: int) -> None:
+        """All that was heard of the turns up to this one is known."""
+        self.complete_items = {item_id: of for item_id, of in self.complete_items.items() if of > turn}
 
     def _restore(self, item_ids: Iterable[str]) -> None:
         """Tell the new connection what was heard, in the end, of items that were held back from it."""
@@ -194,7 +204,6 @@ class BargeIn:
     def _cut_record(self, positions: Iterable[ItemPosition], unheard_items: list[str]) -> None:
         now = self.outbox.now
         heard = _by_item(positions)
-        self.complete_items.difference_update(heard)
         for item_id, position in heard.items():
             if position.heard_ms < 1:  # less than the protocol can say
                 self.history.delete(item_id)

@@ -68,9 +68,10 @@ async def run(
     view: ConversationView,
     in_charge: AgentInCharge,
     connection: ConnectionOptions | None = None,
+    history_turns: int | None = None,
 ) -> None:
     """Conduct until `inbox` is closed. `connection`: what its server can, and whether that keeps the conversation
-    through a loss.
+    through a loss. `history_turns`: how many of the newest turns are kept; None keeps all.
 
     Raises: `ConfigError` when the server refuses the configuration, or there can be none.
     Closes: its sending ends, and every event stream.
@@ -82,7 +83,7 @@ async def run(
     barge_in = BargeIn(outbox, view.history, view.tracker, detection)
     microphone, tools = MicrophoneGate(outbox, view, agent), ToolCalls(outbox, view.tracker, barge_in, view.history)
     utterances = Utterances(agent.turn_detection is None, view.history.new_id)
-    conductor = _Conductor(outbox, view, in_charge, barge_in, microphone, tools, utterances, detection)
+    conductor = _Conductor(outbox, view, in_charge, barge_in, microphone, tools, utterances, detection, history_turns)
     try:
         with inbox:
             while True:
@@ -161,6 +162,8 @@ class _Conductor(Parts):
             tell_turns_over(self.view, self.outbox.fan_out, self.outbox.now)
         self.guarding.ask()
         self.initiative.watch()
+        if self.forgetting is not None:
+            self.forgetting.look()
         if self.view.history.changes:
             self.tell_changes()
         self.show()
@@ -234,10 +237,10 @@ class _Conductor(Parts):
             case on.ConversationItemAdded() | on.ConversationItemCreated():
                 self.tools.ledger.arrived(event.item.call_id or event.item.id or "")
             case on.ResponseOutputAudioDone():
-                self.barge_in.complete_items.add(event.item_id)
+                self.barge_in.item_complete(turn, event.item_id)
             case on.ResponseOutputItemDone():
                 if event.item.type == "message" and event.item.id:
-                    self.barge_in.complete_items.add(event.item.id)
+                    self.barge_in.item_complete(turn, event.item.id)
                 elif event.item.type == "function_call":
                     self.tools.called(turn or 0, event.item)
                     self.speak_of_tools()

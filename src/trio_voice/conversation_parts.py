@@ -17,6 +17,7 @@ from trio_voice.barge_in import BargeIn
 from trio_voice.commands import Commands
 from trio_voice.config import SessionState
 from trio_voice.conversation_view import ConversationView
+from trio_voice.forgetting import Forgetting
 from trio_voice.guarding import Guarding
 from trio_voice.handoffs import Handoffs
 from trio_voice.history_edits import HistoryEdits
@@ -50,6 +51,7 @@ class Parts:
     tools: ToolCalls
     utterances: Utterances
     detection: ServerDetection
+    history_turns: int | None = None
 
     arbiter: ResponseArbiter = attrs.Factory(ResponseArbiter)
     asking: Asking = attrs.field(init=False)
@@ -63,6 +65,7 @@ class Parts:
     initiative: Initiative = attrs.field(init=False)
     transcripts: Transcripts = attrs.field(init=False)
     guarding: Guarding = attrs.field(init=False)
+    forgetting: Forgetting | None = None
 
     def __attrs_post_init__(self) -> None:
         outbox, view, barge_in, microphone = self.outbox, self.view, self.barge_in, self.microphone
@@ -125,6 +128,17 @@ class Parts:
             carry_out=self.commands.carry_out,
         )
         self.transcripts = Transcripts(outbox, view.history, self.user)
+        if self.history_turns is not None:
+            self.forgetting = Forgetting(
+                outbox,
+                view.history,
+                view.tracker,
+                barge_in,
+                self.answers,
+                self.tools,
+                self.utterances,
+                self.history_turns,
+            )
 
     def show(self) -> None:
         self.view.turn_in_progress = self.turn_in_progress

@@ -327,12 +327,13 @@ class HistoryChanged(SessionEvent, frozen=True, kw_only=True):
     """An item of the conversation is new, is otherwise than it was, or is gone.
 
     `changed` when its words are complete, and when it was cut; words that are still arriving are `Transcript`s. An
-    edited message is one item `added` and one `deleted`. `after` is the id of the item before it, None for the first:
-    not every item is added at the end, and one may be found to stand elsewhere.
+    edited message is one item `added` and one `deleted`. `forgotten` when it became older than the session is to keep
+    (`history_turns`): it was not taken out of the conversation, and the model may know it still. `after` is the id of
+    the item before it, None for the first: not every item is added at the end, and one may be found to stand elsewhere.
     """
 
     name: ClassVar[str] = "history"
-    change: Literal["added", "changed", "deleted"]
+    change: Literal["added", "changed", "deleted", "forgotten"]
     item: HistoryItem
     after: str | None = None
 

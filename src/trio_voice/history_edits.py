@@ -82,7 +82,7 @@ class HistoryEdits:
         before = edit.item_id if told else history.told_before(edit.item_id)
         made = history.add(item, after=edit.item_id)
         if made is not None:
-            made.at = entry.at
+            made.at, made.exchange = entry.at, entry.exchange
         self.view.tracker.item_replaced(edit.item_id, new_id)
         self.outbox.send(ConversationItemCreate(item=item, previous_item_id=before))
         self._delete(entry, replaced_by=new_id)

@@ -53,6 +53,7 @@ class Exported(msgspec.Struct, frozen=True, kw_only=True):
     version: int
     items: Annotated[tuple[ExportedItem, ...], msgspec.Meta(max_length=MAX_ITEMS)]
     duration_s: Annotated[float, msgspec.Meta(ge=0, le=MAX_S)] = 0.0
+    forgotten_turns: Annotated[int, msgspec.Meta(ge=0)] = 0
     metadata: dict[str, Any] = {}
 
 
@@ -139,10 +140,25 @@ def _wrong_with(item: ExportedItem, seen: set[str], calls: set[str], answered: s
     return ""
 
 
-def restore(read: Exported, history: History, began_at: float) -> None:
-    """Put the items of an earlier session into `history`, which is empty."""
-    for item in read.items:
-        history.restore(_entry(item, began_at))
+def restore(read: Exported, history: History, began_at: float, turns: int | None = None) -> int:
+    """Put the items of an earlier session into `history`, which is empty: those of its newest `turns`, or all.
+
+    Here a turn is what a message of the user begins. Returns how many were forgotten, there or here.
+    """
+    is_begin = [item.role == "user" for item in read.items]
+    number, numbers = -sum(is_begin), []
+    for begins in is_begin:
+        number += begins
+        numbers.append(number)
+    answered = {item.call_id: of for item, of in zip(read.items, numbers, strict=True) if item.output}
+    left_out = set()
+    for item, of in zip(read.items, numbers, strict=True):
+        of = answered.get(item.call_id, of) if item.call_id else of
+        if turns is not None and of <= -turns:
+            left_out.add(of)
+        else:
+            history.restore(_entry(item, began_at), of)
+    return read.forgotten_turns + len(left_out)
 
 
 def _entry(item: ExportedItem, began_at: float) -> Entry:

@@ -155,6 +155,19 @@ class HostedCalls:
                         # It began before it was allowed, under its own id: the application knows of both.
                         self._tell(request_id, asked, output, failed=bool(item.error))
 
+    # --- what is kept -----------------------------------------------------------------------------
+
+    def is_open(self, item_id: str) -> bool:
+        """It has begun, and what it gave is not known yet."""
+        call = self._calls.get(item_id)
+        return call is not None and call.began_at is not None and not call.told
+
+    def forget(self, item_id: str) -> None:
+        self._calls.pop(item_id, None)
+        self._turns.pop(item_id, None)
+        if item_id in self._listings and self._listings[item_id].told:
+            del self._listings[item_id]
+
     # --- listings ---------------------------------------------------------------------------------
 
     def _listing(self, item_id: str) -> _Listing:

@@ -303,7 +303,9 @@ class _Follower:
         self._record(event)
         if self.root is None:
             return
-        turn = next(turn for turn in self.session.turns() if turn.id == event.id)
+        turn = next((turn for turn in self.session.turns() if turn.id == event.id), None)
+        if turn is None:  # told so late that it is forgotten: its parts go to the next
+            return
         ended_at = turn.ended_at if turn.ended_at is not None else event.at
         span = self.tracer.start_span(
             "turn",

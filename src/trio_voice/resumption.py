@@ -92,8 +92,7 @@ class Resumption:
         self._create(events)
 
     def _create(self, events: list[ConversationItemCreate]) -> None:
-        told = {event.item.id for event in events}
-        self.view.history.untold = {entry.item_id for entry in self.view.history} - told
+        self.view.history.told({event.item.id or "" for event in events})
         self.outbox.send_all(events)
 
     def _has_words(self, speaking: Speaking) -> bool:

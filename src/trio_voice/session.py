@@ -50,7 +50,7 @@ from trio_voice.mcp_tools import McpToolbox
 from trio_voice.protocol.edits import check_words
 from trio_voice.protocol.history import History
 from trio_voice.session_figures import SessionFigures
-from trio_voice.session_history import HistoryMethods
+from trio_voice.session_history import HistoryMethods, check_turns
 from trio_voice.tool_items import ToolItem
 from trio_voice.tracker import ConversationTracker, SessionMetrics
 from trio_voice.turn_reports import tell_turns_over
@@ -94,6 +94,7 @@ class RealtimeSession(HistoryMethods):
         playback_filters: Sequence[FrameFilter] = (),
         metadata: dict[str, Any] | None = None,
         history: Mapping[str, Any] | None = None,
+        history_turns: int | None = None,
         prices: Prices | None = None,
         approver: tools.Approver | None = None,
         open_stream: supervisor.OpenStream | None = None,
@@ -109,7 +110,8 @@ class RealtimeSession(HistoryMethods):
         `playback_filters` see the blocks that the speaker takes. `loop_watch` is installed while the session lives.
 
         `history` is what an earlier session's `export()` gave: the server is told its items first, and the conversation
-        goes on from there. `prices` make `metrics.cost` of what is used.
+        goes on from there. `history_turns` is how many of the newest turns are kept, for conversations that go on for
+        days; None keeps all. `prices` make `metrics.cost` of what is used.
 
         `approver`, plain or async, is asked about calls of tools that need approval; without it,
         `approve()` and `reject()` answer.
@@ -139,6 +141,7 @@ class RealtimeSession(HistoryMethods):
         self._open_stream = open_stream
         self._wall_clock = wall_clock
         self._rng = rng or _SPREADING
+        self._history_turns = check_turns(history_turns)
         self._earlier = history_export.read(history) if history is not None else history_export.NOTHING
         self._metadata, self._prices = {**self._earlier.metadata, **(metadata or {})}, prices
         self._loop_watch = loop_watch
@@ -192,10 +195,16 @@ class RealtimeSession(HistoryMethods):
         frames = DropOldest[Frame](max(1, self.audio_input.capacity_ms // self.audio_input.chunk_ms))
         history = History()
         began_at = trio.current_time() - self._earlier.duration_s
-        history_export.restore(self._earlier, history, began_at)
+        forgotten = history_export.restore(self._earlier, history, began_at, self._history_turns)
         self._view = ConversationView(
             history,
-            ConversationTracker(history, started_at=trio.current_time(), metadata=self._metadata, began_at=began_at),
+            ConversationTracker(
+                history,
+                started_at=trio.current_time(),
+                metadata=self._metadata,
+                began_at=began_at,
+                forgotten_earlier=forgotten,
+            ),
         )
         self._view.log_context.agent = self.agent.name
         logs.bind(self._view.log_context)  # before the first task: each inherits it
@@ -258,7 +267,8 @@ class RealtimeSession(HistoryMethods):
                 conduct = partial(conversation.run, inbox, tool_calls=to_tools, checks=to_guardrails)
                 conduct = partial(conduct, playback=to_playback.clone() if speaker is not None else None)
                 conduct = partial(conduct, fan_out=self._fan_out, view=self._view, in_charge=self._in_charge)
-                nursery.start_soon(partial(conduct, connection=self.connection))
+                conduct = partial(conduct, connection=self.connection, history_turns=self._history_turns)
+                nursery.start_soon(conduct)
                 nursery.start_soon(supervisor.run, self._link)
                 task_status.started()
         finally:

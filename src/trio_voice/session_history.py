@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from trio_voice import history_export
 from trio_voice.channels import Command, CommandName
 from trio_voice.conversation_view import ConversationView
+from trio_voice.errors import ConfigError
 from trio_voice.protocol.edits import DeleteItem, EditItem, Inject, ResetHistory, Role
 from trio_voice.protocol.history import HistoryItem
 from trio_voice.tracker import check_json
@@ -17,6 +18,18 @@ if TYPE_CHECKING:
     from trio_voice.agent import RealtimeAgent
     from trio_voice.config import SessionState
     from trio_voice.tracker import ConversationTracker, ConversationTurn, SessionMetrics, TranscriptLine
+
+FEWEST_TURNS = 2
+
+
+def check_turns(turns: int | None) -> int | None:
+    """Raises: `ConfigError` for what is no number of turns to keep."""
+    if turns is not None and (isinstance(turns, bool) or not isinstance(turns, int) or turns < FEWEST_TURNS):
+        raise ConfigError(
+            f"history_turns={turns!r}: at least {FEWEST_TURNS} are kept, the turn under way and the one before it; "
+            "None keeps all"
+        )
+    return turns
 
 
 class HistoryMethods(ABC):
@@ -134,6 +147,7 @@ class HistoryMethods(ABC):
             "session_id": self._view.session_id,
             "agent": self.agent.name,
             "duration_s": round(ended_at - tracker.began_at, 3),
+            "forgotten_turns": tracker.forgotten_turns,
             "metadata": dict(tracker.metadata),
             "items": history_export.export_items(self._view.history, tracker.began_at),
             "turns": history_export.export_turns(self.turns(), tracker.began_at),

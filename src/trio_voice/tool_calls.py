@@ -59,8 +59,8 @@ class ToolCalls:
         """A function call is complete: run it, once, unless its turn was interrupted before."""
         if item.status in ("incomplete", "in_progress") or not item.call_id or not self.ledger.begin(item.call_id):
             return
-        if item.id and self.history.is_deleted(item.id):
-            self.ledger.forget(item.call_id)
+        if item.id and self.history.is_gone(item.id):
+            self.ledger.spend(item.call_id)
             return
         call = RunTool(turn, item.call_id, item.name or "", item.arguments or "{}")
         if turn <= self.barge_in.floor:

@@ -11,6 +11,9 @@ from types import MappingProxyType
 
 import attrs
 
+REMEMBERED_CALLS = 256
+"""Of those whose results are not kept any more. A server that repeats an older one has it run again."""
+
 
 @attrs.define(eq=False)
 class ToolLedger:
@@ -24,10 +27,12 @@ class ToolLedger:
     _results: dict[str, str | None] = attrs.Factory(dict)
     _in_background: set[str] = attrs.Factory(set)
     _forgotten: set[str] = attrs.Factory(set)
+    _spent: dict[str, None] = attrs.Factory(dict)
+    """Calls of which no more is kept than this, the newest last."""
 
     def begin(self, call_id: str) -> bool:
         """Whether this call is new; if it is not, it must not be run."""
-        if call_id in self._results:
+        if call_id in self._results or call_id in self._spent:
             return False
         self._results[call_id] = None
         return True
@@ -82,6 +87,14 @@ class ToolLedger:
         self.owed.discard(call_id)
         if self.is_open(call_id):
             self._forgotten.add(call_id)
+
+    def spend(self, call_id: str) -> None:
+        """Nothing will come of the call any more, and nobody asks for its result: what is kept is that it was made."""
+        self._results.pop(call_id, None)
+        self._forgotten.discard(call_id)
+        self._spent[call_id] = None
+        if len(self._spent) > REMEMBERED_CALLS:
+            del self._spent[next(iter(self._spent))]
 
     def is_forgotten(self, call_id: str) -> bool:
         return call_id in self._forgotten

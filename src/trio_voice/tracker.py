@@ -13,6 +13,7 @@ import attrs
 
 from trio_voice.errors import ConfigError
 from trio_voice.protocol.history import History
+from trio_voice.turn_record import Totals, TurnRecord
 from trio_voice.usage import NOTHING, Prices, TokenUsage
 
 RECENT_RESPONSES = 16
@@ -163,40 +164,6 @@ def check_json(what: str, values: object) -> None:
         raise ConfigError(f"{what} takes what JSON can hold, to be exported: {failure}") from None
 
 
-@attrs.define(eq=False)
-class _Turn:
-    id: int
-    started_at: float
-    ended_at: float | None = None
-    item_ids: list[str] = attrs.Factory(list)
-    user_audio_ms: float = 0.0
-    agent_audio_ms: float = 0.0
-    tools: dict[str, ToolUse] = attrs.Factory(dict)
-    user_ended_at: float | None = None
-    first_delta_at: float | None = None
-    first_delta_ms: float | None = None
-    first_heard_at: float | None = None
-    latency_ms: float | None = None
-    interrupted: bool = False
-    answered: bool = False
-    used: dict[int | str, TokenUsage] = attrs.Factory(dict)
-    """By response, and by item where it was transcribed: a server may tell it twice."""
-    metadata: dict[str, Any] = attrs.Factory(dict)
-    false_alarms: int = 0
-    underruns: int = 0
-
-    @property
-    def usage(self) -> TokenUsage:
-        return sum(self.used.values(), NOTHING)
-
-    @property
-    def tool_ms(self) -> float:
-        return sum(use.duration_ms or 0.0 for use in self.tools.values())
-
-    def since_user_ended_ms(self, at: float) -> float | None:
-        return None if self.user_ended_at is None else (at - self.user_ended_at) * 1000
-
-
 class ConversationTracker:
     """Follows a conversation. One turn is the user's words and all that the agent does until the user's next."""
 
@@ -207,19 +174,25 @@ class ConversationTracker:
         started_at: float,
         metadata: Mapping[str, Any] | None = None,
         began_at: float | None = None,
+        forgotten_earlier: int = 0,
     ) -> None:
-        """`began_at`: when the conversation began, if that was in an earlier session."""
+        """`began_at`: when the conversation began, if in an earlier session; `forgotten_earlier`: how many turns of
+        such a session are not in `history`."""
         self.began_at = started_at if began_at is None else began_at
         self._history = history
         self.started_at = started_at
         self.metadata: dict[str, Any] = dict(metadata or {})
         self.truncation_count = 0
-        self._turns: list[_Turn] = []
+        self._turns: list[TurnRecord] = []
+        """Those that are kept."""
+        self._newest = 0
+        self._forgotten = Totals()
+        self._forgotten_earlier = forgotten_earlier
         self._earlier = {entry.item_id for entry in history}
         """Items of a session before this one: they are of none of its turns."""
-        self._turn_of_response: dict[int, _Turn] = {}
-        self._turn_of_item: dict[str, _Turn] = {}
-        self._over: list[_Turn] = []
+        self._turn_of_response: dict[int, TurnRecord] = {}
+        self._turn_of_item: dict[str, TurnRecord] = {}
+        self._over: list[TurnRecord] = []
         self._now = started_at
 
     # --- what happened ----------------------------------------------------------------------------
@@ -236,18 +209,20 @@ class ConversationTracker:
 
     def item_seen(self, item_id: str, at: float) -> None:
         """An item of either side belongs to the turn in which it first appears."""
-        if item_id not in self._turn_of_item and item_id not in self._earlier:
+        entry = self._history.get(item_id)
+        if entry is not None and item_id not in self._turn_of_item and item_id not in self._earlier:
             turn = self._current(at)
             self._turn_of_item[item_id] = turn
             turn.item_ids.append(item_id)
-            entry = self._history.get(item_id)
-            if entry is not None and entry.at is None:
+            entry.exchange = turn.id
+            if entry.at is None:
                 entry.at = at
 
     def item_replaced(self, item_id: str, new_id: str) -> None:
         """The words of an item were edited: another stands in its place."""
         turn = self._turn_of_item.pop(item_id, None)
         if turn is None:
+            self._earlier.discard(item_id)
             self._earlier.add(new_id)
         else:
             turn.item_ids[turn.item_ids.index(item_id)] = new_id
@@ -260,6 +235,8 @@ class ConversationTracker:
     def response_used(self, response: int, usage: TokenUsage, at: float) -> None:
         """What a response has cost: the turn that it answers, which may be over by now."""
         turn = self._turn_of_response.setdefault(response, self._current(at))
+        if turn.is_forgotten and response not in turn.used:  # in the totals it must not be missing
+            turn = self._turn_of_response[response] = self._current(at)
         turn.used[response] = usage
         while len(self._turn_of_response) > RECENT_RESPONSES:
             del self._turn_of_response[next(iter(self._turn_of_response))]
@@ -273,10 +250,13 @@ class ConversationTracker:
         Raises: `ConfigError` for a turn that there is not, and for what JSON cannot hold.
         """
         check_json("annotate()", dict(values))
-        number = len(self._turns) if turn_id is None else turn_id
-        if not 1 <= number <= len(self._turns):
-            raise ConfigError(f"there is no turn {number}; so far there are {len(self._turns)}")
-        self._turns[number - 1].metadata.update(values)
+        number = self._newest if turn_id is None else turn_id
+        if not 1 <= number <= self._newest:
+            raise ConfigError(f"there is no turn {number}; so far there are {self._newest}")
+        turn = next((turn for turn in self._turns if turn.id == number), None)
+        if turn is None:
+            raise ConfigError(f"turn {number} is forgotten; the oldest that is kept is {self._turns[0].id}")
+        turn.metadata.update(values)
 
     def agent_began(self, at: float) -> None:
         """The first piece of an answer has come."""
@@ -311,6 +291,44 @@ class ConversationTracker:
         """The end of a call; its arguments are those it began with."""
         begun = next((turn.tools[use.call_id] for turn in self._turns if use.call_id in turn.tools), use)
         self.tool_changed(attrs.evolve(use, arguments=begun.arguments), at)
+
+    # --- what is forgotten ------------------------------------------------------------------------
+
+    @property
+    def newest(self) -> int:
+        """The id of the turn under way; 0 before the first."""
+        return self._newest
+
+    @property
+    def forgotten_turns(self) -> int:
+        """How many are not kept any more, those of earlier sessions included."""
+        return self._forgotten.turns + self._forgotten_earlier
+
+    def calls_until(self, turn_id: int) -> dict[int, list[str]]:
+        """By turn, for those up to `turn_id` that are kept: the ids of their calls."""
+        return {turn.id: list(turn.tools) for turn in self._turns if turn.id <= turn_id}
+
+    def is_open(self, turn_id: int, *, answering: bool) -> bool:
+        """Whether more is to come of a turn. `answering`: the last answer is still being made, or heard."""
+        if answering and (answered := self._last_answered()) is not None and answered.id == turn_id:
+            return True
+        return any(turn.id == turn_id for turn in self._over)
+
+    def forget(self, turn_id: int, *, of_earlier_session: bool) -> None:
+        """Keep no more of a turn than its share of the totals. `of_earlier_session`: where there is none of that id."""
+        turn = next((turn for turn in self._turns if turn.id == turn_id), None)
+        if turn is None:
+            self._forgotten_earlier += of_earlier_session
+        else:
+            self._turns.remove(turn)
+            for item_id in turn.item_ids:
+                self._turn_of_item.pop(item_id, None)
+            self._forgotten.add(turn)
+            turn.is_forgotten = True
+
+    def forget_item(self, item_id: str) -> None:
+        """One of an earlier session; those of turns go with their turns."""
+        self._earlier.discard(item_id)
 
     def close(self, at: float) -> None:
         self._now = at
@@ -350,41 +368,44 @@ class ConversationTracker:
         return lines
 
     def metrics(self, at: float, readings: Readings, prices: Prices | None = None) -> SessionMetrics:
-        usage = sum((turn.usage for turn in self._turns), NOTHING)
-        latencies = [turn.latency_ms for turn in self._turns if turn.latency_ms is not None]
-        first_deltas = [turn.first_delta_ms for turn in self._turns if turn.first_delta_ms is not None]
+        totals = attrs.evolve(self._forgotten)
+        for turn in self._turns:
+            totals.add(turn)
         return SessionMetrics(
             started_at=self.started_at,
             duration_s=at - self.started_at,
-            turn_count=len(self._turns),
-            audio_duration_ms=sum(turn.agent_audio_ms for turn in self._turns),
-            average_latency_ms=sum(latencies) / len(latencies) if latencies else None,
-            interruption_count=sum(turn.interrupted for turn in self._turns),
+            turn_count=totals.turns,
+            audio_duration_ms=totals.audio_ms,
+            average_latency_ms=totals.latency_ms / totals.latencies if totals.latencies else None,
+            interruption_count=totals.interruptions,
             truncation_count=self.truncation_count,
-            tool_call_count=sum(len(turn.tools) for turn in self._turns),
-            usage=usage,
-            cost=prices.cost(usage) if prices is not None else None,
+            tool_call_count=totals.tool_calls,
+            usage=totals.usage,
+            cost=prices.cost(totals.usage) if prices is not None else None,
             round_trip_ms=readings.round_trip_ms,
             dropped=dict(readings.dropped),
-            average_first_delta_ms=sum(first_deltas) / len(first_deltas) if first_deltas else None,
-            tool_ms=sum(turn.tool_ms for turn in self._turns),
-            false_alarm_count=sum(turn.false_alarms for turn in self._turns),
+            average_first_delta_ms=totals.first_delta_ms / totals.first_deltas if totals.first_deltas else None,
+            tool_ms=totals.tool_ms,
+            false_alarm_count=totals.false_alarms,
             longest_round_trip_ms=readings.longest_round_trip_ms,
             stalls=readings.stalls,
         )
 
     # --- inside -----------------------------------------------------------------------------------
 
-    def _current(self, at: float) -> _Turn:
+    def _current(self, at: float) -> TurnRecord:
         self._now = at
         return self._turns[-1] if self._turns else self._begin(at)
 
-    def _answered(self, at: float) -> _Turn:
+    def _answered(self, at: float) -> TurnRecord:
         """The turn that was answered last: playback reports an interruption after the user has begun the next one."""
         current = self._current(at)
-        return next((turn for turn in reversed(self._turns) if turn.answered), current)
+        return self._last_answered() or current
 
-    def _as_told(self, turn: _Turn) -> ConversationTurn:
+    def _last_answered(self) -> TurnRecord | None:
+        return next((turn for turn in reversed(self._turns) if turn.answered), None)
+
+    def _as_told(self, turn: TurnRecord) -> ConversationTurn:
         return ConversationTurn(
             id=turn.id,
             started_at=turn.started_at,
@@ -408,15 +429,16 @@ class ConversationTracker:
             metadata=dict(turn.metadata),
         )
 
-    def _begin(self, at: float) -> _Turn:
+    def _begin(self, at: float) -> TurnRecord:
         if self._turns:
             self._turns[-1].ended_at = at
             self._over.append(self._turns[-1])
-        turn = _Turn(len(self._turns) + 1, at)
+        self._newest = self._history.exchange = self._newest + 1
+        turn = TurnRecord(self._newest, at)
         self._turns.append(turn)
         return turn
 
-    def _words(self, turn: _Turn, role: str) -> str:
+    def _words(self, turn: TurnRecord, role: str) -> str:
         entries = (self._history.get(item_id) for item_id in turn.item_ids)
         return " ".join(
             entry.heard_text.strip()

@@ -41,7 +41,7 @@ class Transcripts:
                 self._tell("agent", event.item_id, "", final=True)
 
     def _tell(self, role: Literal["user", "agent"], item_id: str, delta: str, *, final: bool) -> None:
-        if self.user.is_dismissed(item_id) or self.history.is_deleted(item_id):
+        if self.user.is_dismissed(item_id) or self.history.is_gone(item_id):
             return
         entry = self.history.get(item_id)
         text = entry.text if entry is not None else delta

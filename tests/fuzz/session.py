@@ -158,7 +158,7 @@ def sizes_of(session: RealtimeSession) -> dict[str, int]:
     tracker = session.tracker
     return {
         "items": len(tracker._history),
-        "deleted items": len(tracker._history._deleted),
+        "deleted items": len(tracker._history._gone),
         "turns": len(tracker._turns),
         "items of turns": len(tracker._turn_of_item),
     }

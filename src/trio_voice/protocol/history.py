@@ -36,7 +36,11 @@ def cut_at_share(text: str, share: float) -> str:
     return text[:cut].rstrip()
 
 
-Change: TypeAlias = Literal["added", "changed", "deleted"]
+Change: TypeAlias = Literal["added", "changed", "deleted", "forgotten"]
+
+REMEMBERED_IDS = 256
+"""Of items that are gone: late news of them is told from news of others. A server that speaks of an older one makes it
+anew."""
 
 
 @attrs.frozen
@@ -92,6 +96,10 @@ class Entry:
     """When it first appeared; None until somebody with a clock has said so."""
     hidden: bool = False
     """The model no longer knows of it; the application's record does."""
+    exchange: int = 0
+    """The `ConversationTurn` in which it appeared; 0 and below in a session before this one, the last of them 0."""
+    behind: str = ""
+    """What stands right before it at the server of this connection, and was forgotten here."""
 
     @property
     def heard_text(self) -> str:
@@ -122,6 +130,14 @@ class Entry:
         )
 
 
+@attrs.frozen
+class _Gone:
+    stood: str | None
+    """The item that stands in its place, or before it; empty for the head, None where nothing is known."""
+    answered: str = ""
+    """The call that it was the output of."""
+
+
 class History:
     """The items in their order. `apply` each server event; then look."""
 
@@ -132,8 +148,12 @@ class History:
         """What has become of which item since `take_changes`."""
         self._entries: dict[str, Entry] = {}
         self._order: list[str] = []
-        self._deleted: dict[str, str | None] = {}
-        """By id: the item that stands in its place, or before it; empty for the head, None where nothing is known."""
+        self.exchange = 0
+        """In which new items appear."""
+        self._gone: dict[str, _Gone] = {}
+        """By id, the newest last: items that were deleted or forgotten."""
+        self._last_behind = ""
+        """The `behind` of what will come at the end."""
         self._output_of: dict[str, str] = {}
         self._unplaced: set[str] = set()
         """Items at the end for want of a better place: the server has not said yet where they stand."""
@@ -197,8 +217,9 @@ class History:
             self._unplaced.discard(entry.item_id)
         return entry
 
-    def restore(self, entry: Entry) -> None:
+    def restore(self, entry: Entry, exchange: int = 0) -> None:
         """Put an item of an earlier session at the end."""
+        entry.exchange = exchange
         self._entries[entry.item_id] = entry
         self._order.append(entry.item_id)
         if entry.kind == "function_call_output":
@@ -214,6 +235,18 @@ class History:
             self._note("changed", entry)
         return entry
 
+    def forget(self, item_id: str) -> None:
+        """Keep an item no more. The server is not told: what stands behind it there still does."""
+        entry = self._entries[item_id]
+        self._remove(entry, "forgotten", self.before(item_id) or "", behind="" if item_id in self.untold else item_id)
+
+    def told(self, item_ids: Collection[str]) -> None:
+        """A new connection's server knows these items, and no others."""
+        self.untold = self._entries.keys() - item_ids
+        self._last_behind = ""
+        for entry in self:
+            entry.behind = ""
+
     def hide(self, item_id: str) -> None:
         """The server is to forget an item, and is not told of it again: a deletion that it confirms is its own."""
         entry = self._entries.get(item_id)
@@ -224,17 +257,16 @@ class History:
     def delete(self, item_id: str, *, replaced_by: str | None = None) -> Entry | None:
         """Forget an item; events about it that are still on their way do not bring it back."""
         stood = replaced_by or self.before(item_id) or ""
-        entry = self._entries.pop(item_id, None)
-        self._deleted.setdefault(item_id, stood if entry is not None else None)
-        if entry is not None:
-            self._order.remove(item_id)
-            self.untold.discard(item_id)
-            self._unplaced.discard(item_id)
-            self._note("deleted", entry)
+        entry = self._entries.get(item_id)
+        if entry is None:
+            self._bury(item_id, _Gone(None))
+        else:
+            self._remove(entry, "deleted", stood)
         return entry
 
-    def is_deleted(self, item_id: str) -> bool:
-        return item_id in self._deleted
+    def is_gone(self, item_id: str) -> bool:
+        """It was deleted, or forgotten."""
+        return item_id in self._gone
 
     def output_of(self, call_id: str) -> Entry | None:
         """What a tool has answered, if it has."""
@@ -245,7 +277,9 @@ class History:
         for entry in list(self):
             if entry.kind == "function_call" and entry.call_id not in running and not self.output_of(entry.call_id):
                 item = Item.function_call_output(entry.call_id, output, id=self.new_id("output"))
-                self.add(item, after=entry.item_id)
+                made = self.add(item, after=entry.item_id)
+                assert made is not None
+                made.exchange = entry.exchange
 
     def before(self, item_id: str) -> str | None:
         """The item that this one follows; None for the first, and for one that there is not."""
@@ -254,15 +288,17 @@ class History:
 
     def told_before(self, item_id: str) -> str:
         """The nearest item before this one that the server knows of; `root` where it would be the first."""
-        before = self._order[: self._order.index(item_id)]
-        return next((other for other in reversed(before) if other not in self.untold), "root")
+        before = self._entries[item_id].behind
+        for other in reversed(self._order[: self._order.index(item_id)]):
+            before = before or (other if other not in self.untold else self._entries[other].behind)
+        return before or "root"
 
     def new_id(self, kind: str) -> str:
         """An id of our own that no item has or had."""
         while True:
             self._made[kind] = self._made.get(kind, 0) + 1
             item_id = f"{kind}_{self._made[kind]}"
-            if item_id not in self._entries and item_id not in self._deleted:
+            if item_id not in self._entries and item_id not in self._gone:
                 return item_id
 
     def take_changes(self) -> list[tuple[Change, Entry]]:
@@ -275,12 +311,15 @@ class History:
     def _at(self, item_id: str, kind: str, role: str, after: str | None = None) -> Entry:
         entry = self._entries.get(item_id)
         if entry is None:
-            entry = Entry(item_id, kind, role)
-            if item_id in self._deleted:
+            entry = Entry(item_id, kind, role, exchange=self.exchange)
+            if item_id in self._gone:
                 return entry
             self._entries[item_id] = entry
             self._note("added", entry)
-            self._order.insert(self._position_behind(after), item_id)
+            position = self._position_behind(after)
+            if position == len(self._order):
+                entry.behind, self._last_behind = self._last_behind, ""
+            self._order.insert(position, item_id)
             if after is None:
                 self._unplaced.add(item_id)
         return entry
@@ -296,8 +335,8 @@ class History:
 
     def _position_behind(self, item_id: str | None) -> int:
         """Where what follows that item belongs, or follows what stood there before; the end where nothing is known."""
-        while item_id is not None and item_id in self._deleted:
-            item_id = self._deleted[item_id]
+        while item_id is not None and item_id in self._gone:
+            item_id = self._gone[item_id].stood
         if item_id == "":
             return 0
         return self._order.index(item_id) + 1 if item_id in self._entries else len(self._order)
@@ -330,13 +369,36 @@ class History:
         self._note("changed", entry)
         return entry
 
+    def _remove(self, entry: Entry, change: Change, stood: str, behind: str = "") -> None:
+        item_id, position = entry.item_id, self._order.index(entry.item_id)
+        behind = behind or entry.behind
+        if position + 1 == len(self._order):
+            self._last_behind = behind or self._last_behind
+        else:
+            following = self._entries[self._order[position + 1]]
+            following.behind = following.behind or behind
+        del self._entries[item_id], self._order[position]
+        self.untold.discard(item_id)
+        self._unplaced.discard(item_id)
+        self._bury(item_id, _Gone(stood, entry.call_id if entry.kind == "function_call_output" else ""))
+        self._note(change, entry)
+
+    def _bury(self, item_id: str, gone: _Gone) -> None:
+        self._gone.setdefault(item_id, gone)
+        while len(self._gone) > REMEMBERED_IDS:
+            oldest = next(iter(self._gone))
+            call_id = self._gone.pop(oldest).answered
+            if self._output_of.get(call_id) == oldest:
+                del self._output_of[call_id]
+
     def _note(self, change: Change, entry: Entry) -> None:
-        if change != "deleted" and entry.item_id in self._deleted:
+        is_gone = change in ("deleted", "forgotten")
+        if not is_gone and entry.item_id in self._gone:
             return
         earlier = self.changes.get(entry.item_id)
         if earlier is None:
             self.changes[entry.item_id] = (change, entry)
-        elif change == "deleted" and earlier[0] == "added":
+        elif is_gone and earlier[0] == "added":
             del self.changes[entry.item_id]
         elif earlier[0] != "added":
             self.changes[entry.item_id] = (change, entry)

@@ -1,0 +1,447 @@
+"""What a long conversation keeps: the newest turns and what is open, and nothing else, whatever grows elsewhere."""
+
+from __future__ import annotations
+
+import gc
+import json
+from collections import deque
+from types import CoroutineType, FunctionType, ModuleType
+from typing import Any
+
+import attrs
+import pytest
+import trio
+from trio.testing import MockClock
+
+from kit import Call, Peer, call, call_peer
+from test_history_edits import OPTIONS, heard, model_s_view
+from test_session_peer import created, done
+from trio_voice import (
+    ConfigError,
+    HistoryItem,
+    HostedMcpTool,
+    InterruptionPolicy,
+    RealtimeAgent,
+    RealtimeSession,
+    events,
+    guarding,
+    input_guardrail,
+    output_guardrail,
+    tool,
+    tool_ledger,
+    user_turn,
+)
+from trio_voice.channels import EventStream
+from trio_voice.protocol import ConversationItemDelete, history, turns
+from trio_voice.server import scripted
+from trio_voice.server.brain import ResponseRequest
+from trio_voice.server.scripted import Say, ScriptedBrain
+
+
+async def ask(on: Call, *questions: str) -> None:
+    for question in questions:
+        await on.session.send_text(question)
+        await on.next(events.PlaybackEnd)
+
+
+def said(*numbers: int) -> list[tuple[str, str]]:
+    return [words for n in numbers for words in (("user", f"Question {n}"), ("assistant", f"Answer {n}."))]
+
+
+def answers(count: int) -> ScriptedBrain:
+    return ScriptedBrain([Say(f"Answer {n}.", 300) for n in range(1, count + 1)])
+
+
+QUESTIONS = [f"Question {n}" for n in range(1, 30)]
+
+
+# --- what is kept ---------------------------------------------------------------------------------
+
+
+async def test_the_newest_turns_are_kept_with_their_items(autojump_clock: MockClock) -> None:
+    async with call(answers(5), listening=False, history_turns=3) as on:
+        await ask(on, *QUESTIONS[:5])
+        assert heard(on.session) == said(3, 4, 5)
+        assert [turn.id for turn in on.session.turns()] == [3, 4, 5]
+        assert [turn.user_transcript for turn in on.session.turns()] == QUESTIONS[2:5]
+        assert [line.text for line in on.session.transcript()] == [words for _, words in said(3, 4, 5)]
+        with pytest.raises(ConfigError, match="turn 2 is forgotten; the oldest that is kept is 3"):
+            on.session.annotate(2, mood="cross")
+        on.session.annotate(3, mood="cross")
+        assert on.session.turns()[0].metadata == {"mood": "cross"}
+    assert on.session.metrics.turn_count == 5
+
+
+async def test_without_a_number_all_is_kept(autojump_clock: MockClock) -> None:
+    async with call(answers(5), listening=False) as on:
+        await ask(on, *QUESTIONS[:5])
+        assert heard(on.session) == said(1, 2, 3, 4, 5)
+        assert on.session.export()["forgotten_turns"] == 0
+
+
+@pytest.mark.parametrize("turns", [0, 1, -3, 2.5, True, "all"])
+def test_a_number_that_cannot_be_is_refused(turns: Any) -> None:
+    with pytest.raises(ConfigError, match=r"history_turns=.*at least 2"):
+        RealtimeSession(RealtimeAgent(), history_turns=turns)
+
+
+async def test_the_server_is_told_nothing_and_a_new_connection_only_what_is_kept(autojump_clock: MockClock) -> None:
+    brain = answers(6)
+    async with call(brain, listening=False, history_turns=2, protocol=True, connection=OPTIONS) as on:
+        await ask(on, *QUESTIONS[:5])
+        assert model_s_view(brain) == [*said(1, 2, 3, 4), ("user", "Question 5")]
+        assert not any(isinstance(event, ConversationItemDelete) for event in on.sent)
+        await on.drop()
+        await on.next(events.Connected)
+        await ask(on, "Question 6")
+        assert model_s_view(brain) == [*said(4, 5), ("user", "Question 6")]
+        assert on.errors() == []
+
+
+async def test_a_display_that_follows_the_events_shows_what_is_kept(autojump_clock: MockClock) -> None:
+    shown: dict[str, HistoryItem] = {}
+    gone: list[str] = []
+
+    def follow(event: events.HistoryChanged) -> None:
+        if event.change in ("deleted", "forgotten"):
+            shown.pop(event.item.id)
+            gone.append(f"{event.change} {event.item.text}")
+        else:
+            shown[event.item.id] = event.item
+
+    async with call(answers(4), listening=False, history_turns=2) as on:
+        on.session.on("history", follow)
+        await ask(on, *QUESTIONS[:4])
+        await trio.sleep(1)
+        assert list(shown.values()) == list(on.session.history)
+    assert gone == [f"forgotten {words}" for _, words in said(1, 2)]
+
+
+# --- what is still open ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("result", ["answer", "background"])
+async def test_a_turn_whose_tool_runs_is_kept_until_it_has_answered(autojump_clock: MockClock, result: Any) -> None:
+    released = trio.Event()
+
+    @tool(result=result, timeout_s=1000)
+    async def order_pizza() -> str:
+        """Order a pizza."""
+        await released.wait()
+        return "ordered"
+
+    first: list[scripted.Reply] = [[scripted.Call("order_pizza")]]
+    first += [Say("It is under way.", 100)] if result == "background" else []
+    rest = [Say(f"Answer {n}.", 300) for n in range(2, 8)]
+    brain = ScriptedBrain([*first, *rest])
+    async with call(brain, RealtimeAgent(tools=[order_pizza]), listening=False, history_turns=2) as on:
+        await on.session.send_text("A pizza.")
+        await trio.sleep(2)  # nobody interrupts the call
+        await ask(on, *QUESTIONS[1:4])
+        assert [turn.id for turn in on.session.turns()] == [1, 3, 4]
+        kept = heard(on.session)
+        assert kept[:2] == [("user", "A pizza."), ("function_call", "order_pizza")]
+        assert kept[-4:] == said(3, 4)
+        released.set()
+        assert (await on.next(events.ToolFinished)).output == "ordered"
+        await on.next(events.PlaybackEnd)
+        assert any("ordered" in words for _, words in model_s_view(brain))
+        await ask(on, "Question 6", "Question 7")
+        assert [turn.id for turn in on.session.turns()] == [5, 6]
+        assert on.session.metrics.tool_call_count == 1
+        assert ("user", "A pizza.") not in heard(on.session)
+
+
+async def test_a_call_that_waits_for_approval_is_kept(autojump_clock: MockClock) -> None:
+    @tool(needs_approval=True, timeout_s=1000)
+    async def order_pizza() -> str:
+        """Order a pizza."""
+        return "ordered"
+
+    brain = ScriptedBrain([[scripted.Call("order_pizza")], *(Say(f"Answer {n}.", 300) for n in range(2, 8))])
+    async with call(brain, RealtimeAgent(tools=[order_pizza]), listening=False, history_turns=2) as on:
+        await on.session.send_text("A pizza.")
+        call_id = (await on.next(events.ToolApproval)).call_id
+        await ask(on, *QUESTIONS[1:5])
+        assert ("function_call", "order_pizza") in heard(on.session)
+        assert await on.session.approve(call_id)
+        assert (await on.next(events.ToolFinished)).output == "ordered"
+
+
+async def test_a_call_and_its_output_go_together(autojump_clock: MockClock) -> None:
+    """The output came two turns later: the call is kept as long as that, on a new connection too."""
+    released = trio.Event()
+
+    @tool(timeout_s=1000, result="silent")
+    async def note() -> str:
+        """Note it."""
+        await released.wait()
+        return "noted"
+
+    brain = ScriptedBrain([[scripted.Call("note")], *(Say(f"Answer {n}.", 300) for n in range(2, 8))])
+    agent = RealtimeAgent(tools=[note])
+    async with call(brain, agent, listening=False, history_turns=2, connection=OPTIONS) as on:
+        await on.session.send_text("Note it.")
+        await on.next(events.ToolCalled)
+        await ask(on, "Question 2", "Question 3")
+        released.set()
+        await on.next(events.ToolFinished)
+        await ask(on, "Question 4")
+        pair = [("function_call", "note"), ("function_call_output", "noted")]
+        assert [words for words in heard(on.session) if words in pair] == pair
+        assert ("user", "Note it.") not in heard(on.session)
+        await on.drop()
+        await on.next(events.Connected)
+        await ask(on, "Question 5")
+        assert not any(words in pair for words in heard(on.session))
+        await ask(on, "Question 6")
+        assert on.errors() == []
+
+
+async def test_an_answer_that_is_still_heard_is_kept(autojump_clock: MockClock) -> None:
+    """The user goes on three times, and the first answer plays on: only `interrupt()` silences it, and what waits."""
+    brain = ScriptedBrain([Say("one two three four five six seven eight", 60_000), *[Say("Yes.", 300)] * 4])
+    async with call(brain, listening=False, history_turns=2) as on:
+        await on.session.respond(interruptible=False)
+        await on.next(events.PlaybackStart)
+        for number in range(3):
+            await on.session.inject("user", f"note {number}", respond=True)
+            await trio.sleep(10)
+        assert heard(on.session)[0] == ("assistant", "one two three four five six seven eight")
+        await on.session.interrupt()
+        assert [turn.id for turn in on.session.turns()] == [3, 4]
+        metrics = on.session.metrics
+        assert (metrics.turn_count, metrics.interruption_count, metrics.truncation_count) == (4, 1, 1)
+        await on.session.send_text("Go on.")
+        await on.next(events.PlaybackEnd)
+        assert ("assistant", "one two three four") in model_s_view(brain), "the server keeps it, as it was heard"
+
+
+async def test_what_is_said_of_a_forgotten_turn_later_brings_nothing_back(autojump_clock: MockClock) -> None:
+    """Neither its call, which is not run again, nor its items; and what it used is in the totals, once."""
+    runs = 0
+
+    @tool
+    async def count() -> str:
+        """Count."""
+        nonlocal runs
+        runs += 1
+        return str(runs)
+
+    call_item = {"type": "function_call", "id": "f1", "call_id": "c1", "name": "count", "arguments": "{}"}
+    called = {"type": "response.output_item.done", "response_id": "r1", "item": call_item | {"status": "completed"}}
+    echo = {"type": "function_call_output", "id": "by_another_id", "call_id": "c1", "output": "1"}
+    message = {"type": "message", "id": "said", "role": "user", "status": "completed"}
+    message["content"] = [{"type": "input_audio", "transcript": None}]  # type: ignore[assignment]  # plain JSON
+    words = {"item_id": "said", "content_index": 0, "transcript": "Once."}
+    usage = {"type": "duration", "seconds": 2.0}
+    heard_late = {"type": "conversation.item.input_audio_transcription.completed", **words, "usage": usage}
+    used = done("r1")
+    used["response"]["usage"] = {"input_tokens": 5, "output_tokens": 7}
+    go_on = trio.Event()
+
+    async def serve(peer: Peer) -> None:
+        await peer.configure()
+        await peer.send({"type": "conversation.item.added", "item": message}, created("r1"), called, used)
+        await go_on.wait()
+        await peer.send(called, used, heard_late)
+        await peer.send(*({"type": "conversation.item.added", "item": item} for item in (message, call_item, echo)))
+        await peer.drain()
+
+    async with call_peer(serve, RealtimeAgent(tools=[count]), history_turns=2) as on:
+        await on.next(events.ToolFinished)
+        for number in range(3):
+            await on.session.send_text(f"Text {number}")
+        kept = heard(on.session)
+        assert kept == [("user", "Text 1"), ("user", "Text 2")]
+        go_on.set()
+        await trio.sleep(1)
+        assert runs == 1
+        assert heard(on.session) == kept
+        assert [turn.item_ids for turn in on.session.turns()] == [("text_2",), ("text_3",)]
+        metrics = on.session.metrics
+        assert (metrics.usage.other_in, metrics.usage.other_out, metrics.tool_call_count) == (5, 7, 1)
+        assert metrics.usage.transcription_s == 2.0
+
+
+async def test_an_item_that_was_never_told_stands_behind_what_was_forgotten(autojump_clock: MockClock) -> None:
+    """A noise without words is told to no new connection. Edited it is, and stands there where it stands here."""
+    brain = ScriptedBrain([Say(f"Answer {n}.", 300) for n in (1, 2, 3)], [""])
+    async with call(brain, history_turns=2, connection=OPTIONS) as on:
+        await ask(on, "Question 1")
+        await on.speak()
+        await trio.sleep(2)
+        noise = next(item.id for item in on.session.history if item.role == "user" and not item.text)
+        await on.drop()
+        await on.next(events.Connected)
+        await ask(on, "Question 3")
+        assert on.session.history[0].id == noise
+        await on.session.edit_item(noise, "Hm.")
+        await ask(on, "Question 4")
+        answered = [("user", "Question 3"), ("assistant", "Answer 2."), ("user", "Question 4")]
+        assert model_s_view(brain) == [*said(1), ("user", "Hm."), *answered]
+        assert on.errors() == []
+
+
+# --- export and import ----------------------------------------------------------------------------
+
+
+async def test_an_export_says_how_many_turns_were_forgotten_and_an_import_goes_on_counting(
+    autojump_clock: MockClock,
+) -> None:
+    async with call(answers(5), listening=False, history_turns=3) as on:
+        await ask(on, *QUESTIONS[:5])
+    exported = json.loads(json.dumps(on.session.export()))
+    assert exported["forgotten_turns"] == 2
+    brain = ScriptedBrain([Say("Answer 6.", 300), Say("Answer 7.", 300)])
+    async with call(brain, listening=False, history=exported, history_turns=2) as on:
+        assert heard(on.session) == said(4, 5)
+        assert on.session.export()["forgotten_turns"] == 3
+        await ask(on, "Question 6")
+        assert model_s_view(brain) == [*said(4, 5), ("user", "Question 6")]
+        assert heard(on.session) == said(5, 6)
+        await ask(on, "Question 7")
+        assert heard(on.session) == said(6, 7)
+        assert on.session.export()["forgotten_turns"] == 5
+        assert on.session.metrics.turn_count == 2
+
+
+# --- what grows -----------------------------------------------------------------------------------
+
+
+async def test_nothing_in_a_session_grows_with_the_conversation(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every container that a session or a task of it holds is as large after some hours as after the first."""
+    for module, name in ((history, "REMEMBERED_IDS"), (tool_ledger, "REMEMBERED_CALLS"), (user_turn, "RECENT_ITEMS")):
+        monkeypatch.setattr(module, name, 8)
+    monkeypatch.setattr(turns, "REMEMBERED_TURNS", 8)
+    monkeypatch.setattr(guarding, "REMEMBERED", 8)
+
+    @tool
+    async def lookup() -> str:
+        """Look it up."""
+        await trio.sleep(0.1)
+        return "found"
+
+    @tool(result="background")
+    async def order() -> str:
+        """Order it."""
+        await trio.sleep(3)
+        return "ordered"
+
+    @input_guardrail(say="Please.")
+    async def rude(text: str) -> bool:
+        return text == "Rude!"
+
+    @output_guardrail(say="Never mind.")
+    async def secret(text: str) -> bool:
+        return "secret" in text
+
+    def answer(request: ResponseRequest) -> list[scripted.Step]:
+        asked = request.items[-1].text if request.items else ""
+        if asked in ("lookup", "order"):
+            return [Say("One moment.", 200), scripted.Call(asked)]
+        if asked == "hosted":
+            return [scripted.HostedCall("files", "search")]
+        return [Say("a secret" if asked == "secret" else "one two three four", 2000)]
+
+    hosted = HostedMcpTool(server_label="files", server_url="https://mcp.invalid")
+    agent = RealtimeAgent(
+        tools=[lookup, order, hosted],
+        input_guardrails=[rude],
+        output_guardrails=[secret],
+        interruption=InterruptionPolicy(min_speech_ms=300),
+    )
+    brain = ScriptedBrain(answer, mcp_tools={"files": ["search"]})
+    async with call(brain, agent, history_turns=2, connection=OPTIONS) as on:
+
+        async def talk(cycles: int) -> dict[str, int]:
+            for cycle in range(cycles):
+                for text in ("Hello", "lookup", "order", "hosted", "Rude!", "secret"):
+                    await on.session.send_text(text)
+                    await trio.sleep(5)
+                await on.session.send_text("Talk")
+                await on.next(events.PlaybackStart)
+                await on.speak(200)
+                await trio.sleep(1)
+                await on.session.send_text("Talk more")
+                await trio.sleep(0.5)
+                await on.speak()
+                await trio.sleep(5)
+                note = await on.session.inject("user", "A note.")
+                await on.session.delete_item(await on.session.edit_item(note, "Another."))
+                await on.session.update_agent(attrs.evolve(agent, instructions=f"{cycle}"))
+                if cycle % 3 == 2:
+                    await on.session.send_text("Talk")
+                    await trio.sleep(0.5)
+                    await on.drop()
+                await trio.sleep(10)
+            gc.collect()
+            return containers_of(on.session)
+
+        before = await talk(12)
+        after = await talk(12)
+        assert on.session.metrics.interruption_count >= 24
+        assert on.session.metrics.false_alarm_count >= 24
+        assert on.session.metrics.tool_call_count == 24 * 3
+        assert len(on.session.turns()) == 2
+    grown = {where: (before.get(where, 0), size) for where, size in after.items() if size > before.get(where, 0)}
+    assert not grown, grown
+
+
+NOT_THE_SESSION_S = (
+    "kit",
+    "test_",
+    "trio_voice.server",
+    "trio_voice.testing",
+    "trio._core",
+    "trio.testing",
+    "unittest",
+)
+
+
+def containers_of(session: RealtimeSession) -> dict[str, int]:
+    """How many things are in the containers that hang on the session and on its tasks, by who has them."""
+    sizes: dict[str, int] = {}
+    seen: set[int] = set()
+    todo: list[tuple[str, object]] = [("session", session)]
+    for task in tasks_of(trio.lowlevel.current_root_task()):
+        todo += [(f"{task.name}.{name}", part) for each in locals_of(task) for name, part in each.items()]
+    while todo:
+        where, value = todo.pop()
+        passed = isinstance(value, type | ModuleType | FunctionType | CoroutineType | str | bytes | EventStream)
+        if id(value) in seen or passed or type(value).__module__.startswith(NOT_THE_SESSION_S):
+            continue
+        seen.add(id(value))
+        if isinstance(value, dict | list | set | deque) and getattr(value, "maxlen", None) is None:
+            sizes[where] = sizes.get(where, 0) + len(value)
+        todo += parts_of(where, value)
+    return sizes
+
+
+def parts_of(where: str, value: object) -> list[tuple[str, object]]:
+    if isinstance(value, dict | list | set | deque | tuple):
+        return [(f"{where}[]", part) for part in gc.get_referents(value)]
+    kind = type(value).__name__
+    names = [name for each in type(value).__mro__ for name in getattr(each, "__slots__", ())]
+    fields = {name: getattr(value, name, None) for name in names} | getattr(value, "__dict__", {})
+    parts = fields.items() if fields else [("*", part) for part in gc.get_referents(value)]
+    return [(f"{kind}.{name}", part) for name, part in parts]
+
+
+def tasks_of(task: Any) -> list[Any]:
+    below = [child for nursery in task.child_nurseries for child in nursery.child_tasks]
+    return [task, *(each for child in below for each in tasks_of(child))]
+
+
+def locals_of(task: Any) -> list[dict[str, Any]]:
+    """Of each frame of it that is the package's own, and no server's."""
+    found, coroutine = [], task.coro
+    while coroutine is not None:
+        frame = getattr(coroutine, "cr_frame", None)
+        name = frame.f_globals.get("__name__", "") if frame is not None else ""
+        if frame is not None and name.startswith("trio_voice.") and not name.startswith(NOT_THE_SESSION_S):
+            found.append(frame.f_locals)
+        coroutine = getattr(coroutine, "cr_await", None)
+    return found
