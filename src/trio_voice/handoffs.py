@@ -21,6 +21,7 @@ from trio_voice.agent_change import AgentChange, Change
 from trio_voice.agent_in_charge import AgentInCharge
 from trio_voice.answers import Answers
 from trio_voice.errors import ConfigError
+from trio_voice.history_edits import still_known
 from trio_voice.logs import log
 from trio_voice.outbox import Outbox
 from trio_voice.protocol import ConversationItemDelete
@@ -99,7 +100,8 @@ class Handoffs:
                 return
             for item_id in left_out:
                 self.history.hide(item_id)
-                self.outbox.send(ConversationItemDelete(item_id=item_id))
+            if handoff.input_filter is not None:
+                self._leave_out(left_out)
             self.pending = None
             self.finish(result)
 
@@ -118,6 +120,13 @@ class Handoffs:
                 at=self.outbox.now, from_agent=before.name, to_agent=self._before.name, call_id=call_id
             )
         )
+
+    def _leave_out(self, item_ids: Sequence[str]) -> None:
+        """At the server; and what was forgotten here, which the filter was not asked about."""
+        forgotten, unknown = self.history.take_left_there()
+        self.outbox.send_all([ConversationItemDelete(item_id=item_id) for item_id in (*forgotten, *item_ids)])
+        if unknown:
+            self.outbox.report(still_known(unknown), code=None, source="session")
 
     def _failed(self, result: ToolResult, why: str) -> None:
         self.pending = None

@@ -24,6 +24,11 @@ from trio_voice.resumption import Resumption
 from trio_voice.tool_ledger import ToolLedger
 
 
+def still_known(count: int) -> str:
+    """What is said where not all could be deleted."""
+    return f"{count} items that were forgotten long ago (history_turns) stay with the server until the next connection"
+
+
 @attrs.define(eq=False)
 class HistoryEdits:
     outbox: Outbox
@@ -96,11 +101,14 @@ class HistoryEdits:
         if self.barge_in.under_way:
             return None
         history = self.view.history
-        told = [entry.item_id for entry in history if entry.item_id not in history.untold]
+        told, unknown = history.take_left_there()
+        told += [entry.item_id for entry in history if entry.item_id not in history.untold]
         for entry in list(history):
             self._forget_call(entry)
             history.delete(entry.item_id)
         self.outbox.send_all([ConversationItemDelete(item_id=item_id) for item_id in told])
+        if unknown:
+            self.outbox.report(still_known(unknown), code=None, source="session")
         self.resumption.response_owed = False
         self.ledger.response_asked()
         self.resumption.requests.clear()

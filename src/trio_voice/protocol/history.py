@@ -41,6 +41,8 @@ Change: TypeAlias = Literal["added", "changed", "deleted", "forgotten"]
 REMEMBERED_IDS = 256
 """Of items that are gone: late news of them is told from news of others. A server that speaks of an older one makes it
 anew."""
+LEFT_THERE_CAPACITY = 4096
+"""Of ids, for the day on which all that a server knows is to be deleted. A connection of an hour has fewer."""
 
 
 @attrs.frozen
@@ -154,6 +156,9 @@ class History:
         """By id, the newest last: items that were deleted or forgotten."""
         self._last_behind = ""
         """The `behind` of what will come at the end."""
+        self._left_there: dict[str, None] = {}
+        """Items that were forgotten here, and that the server of this connection knows; the newest last."""
+        self._left_there_count = 0
         self._output_of: dict[str, str] = {}
         self._unplaced: set[str] = set()
         """Items at the end for want of a better place: the server has not said yet where they stand."""
@@ -237,13 +242,24 @@ class History:
 
     def forget(self, item_id: str) -> None:
         """Keep an item no more. The server is not told: what stands behind it there still does."""
-        entry = self._entries[item_id]
-        self._remove(entry, "forgotten", self.before(item_id) or "", behind="" if item_id in self.untold else item_id)
+        entry, is_told = self._entries[item_id], item_id not in self.untold
+        self._remove(entry, "forgotten", self.before(item_id) or "", behind=item_id if is_told else "")
+        if is_told:
+            self._left_there[item_id] = None
+            self._left_there_count += 1
+            if len(self._left_there) > LEFT_THERE_CAPACITY:
+                del self._left_there[next(iter(self._left_there))]
+
+    def take_left_there(self) -> tuple[list[str], int]:
+        """What was forgotten here and has to be deleted there, once; and of how much more the id is not known."""
+        left, unknown = list(self._left_there), self._left_there_count - len(self._left_there)
+        self._left_there, self._left_there_count = {}, 0
+        return left, unknown
 
     def told(self, item_ids: Collection[str]) -> None:
         """A new connection's server knows these items, and no others."""
         self.untold = self._entries.keys() - item_ids
-        self._last_behind = ""
+        self._last_behind, self._left_there, self._left_there_count = "", {}, 0
         for entry in self:
             entry.behind = ""
 
