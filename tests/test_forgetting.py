@@ -25,6 +25,7 @@ from trio_voice import (
     RealtimeSession,
     events,
     guarding,
+    handoff,
     input_guardrail,
     output_guardrail,
     tool,
@@ -280,6 +281,47 @@ async def test_an_item_that_was_never_told_stands_behind_what_was_forgotten(auto
         await ask(on, "Question 4")
         answered = [("user", "Question 3"), ("assistant", "Answer 2."), ("user", "Question 4")]
         assert model_s_view(brain) == [*said(1), ("user", "Hm."), *answered]
+        assert on.errors() == []
+
+
+# --- when all is to be deleted --------------------------------------------------------------------
+
+
+async def test_a_reset_deletes_at_the_server_what_was_forgotten_here(autojump_clock: MockClock) -> None:
+    brain = answers(7)
+    async with call(brain, listening=False, history_turns=2, connection=OPTIONS) as on:
+        await ask(on, *QUESTIONS[:5])
+        await on.session.reset_history()
+        await ask(on, "Question 6")
+        assert model_s_view(brain) == [("user", "Question 6")]
+        await on.drop()
+        await on.next(events.Connected)
+        await on.session.reset_history()
+        await ask(on, "Question 7")
+        assert model_s_view(brain) == [("user", "Question 7")]
+        assert on.errors() == [], "a new server is not asked to delete what it was never told"
+
+
+async def test_what_a_reset_could_not_delete_is_reported(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history, "LEFT_THERE_CAPACITY", 4)
+    brain = answers(6)
+    async with call(brain, listening=False, history_turns=2) as on:
+        await ask(on, *QUESTIONS[:5])
+        await on.session.reset_history()
+        assert (await on.next(events.ErrorReported)).message.startswith("2 items that were forgotten")
+        await ask(on, "Question 6")
+        assert model_s_view(brain) == [*said(1), ("user", "Question 6")]
+
+
+async def test_an_agent_that_is_to_see_less_does_not_see_what_was_forgotten(autojump_clock: MockClock) -> None:
+    desk = RealtimeAgent("Desk", handoffs=[handoff(RealtimeAgent("Billing"), input_filter=lambda items: items[-1:])])
+    brain = ScriptedBrain([*[Say("Yes.", 300)] * 4, [scripted.Call("transfer_to_billing")], Say("Billing.", 300)])
+    async with call(brain, desk, listening=False, history_turns=2) as on:
+        await ask(on, *QUESTIONS[:4], "Transfer me.")
+        said_last = ["Transfer me.", "transfer_to_billing"]
+        assert [words for _, words in model_s_view(brain)][:2] == said_last
         assert on.errors() == []
 
 
