@@ -3,9 +3,11 @@
 The user speaks, the agent answers, every fifth answer is interrupted, and every fiftieth turn the connection is lost.
 In virtual time an hour takes some minutes; with `--wall-minutes` it is real time, in the same way. The server is in
 this process, since virtual time ends at a process; it forgets all but the last items, so what grows is the session's.
+That keeps its whole conversation, or with `--history-turns` the newest turns of it.
 With `--trace` (slower, and its memory counts too) the growth is told by file.
 
-Run: python -m benchmarks.long_run [--virtual-minutes M | --wall-minutes M] [--trace] [--core N]; prints JSON.
+Run: python -m benchmarks.long_run [--virtual-minutes M | --wall-minutes M] [--history-turns N] [--trace] [--core N];
+prints JSON.
 """
 
 from __future__ import annotations
@@ -73,7 +75,7 @@ class _ForgetfulSpeaker:
         return pulling(audio_format, pull, 20, lambda pcm: None)
 
 
-async def hold(minutes: float, found: dict[str, Any]) -> None:
+async def hold(minutes: float, history_turns: int | None, found: dict[str, Any]) -> None:
     """The conversation; fills `found`."""
     tasks_before, descriptors_before = trio.lowlevel.current_statistics().tasks_living, descriptors()
     speech = tone(440, SPEECH_MS, RATE_HZ).tobytes()
@@ -98,6 +100,7 @@ async def hold(minutes: float, found: dict[str, Any]) -> None:
             microphone=microphone,
             speaker=_ForgetfulSpeaker(),
             open_stream=open_stream,
+            history_turns=history_turns,
         )
         stream = session.events()
         async with session:
@@ -148,12 +151,13 @@ def look(found: dict[str, Any], looked: int) -> None:
         found["more_kib"] = {"/".join(Path(name).parts[-2:]): kib for kib, name in reversed(more)}
 
 
-def main(minutes: float, *, virtual: bool, trace: bool = False) -> dict[str, Any]:
-    found: dict[str, Any] = {"minutes": minutes, "virtual": virtual, "at_minutes": [], "memory_mb": [], "tasks": []}
+def main(minutes: float, *, virtual: bool, history_turns: int | None = None, trace: bool = False) -> dict[str, Any]:
+    found: dict[str, Any] = {"minutes": minutes, "virtual": virtual, "history_turns": history_turns}
+    found |= {"at_minutes": [], "memory_mb": [], "tasks": []}
     if trace:
         tracemalloc.start()
     with mock.patch("trio_voice.server.connection.ConversationItems", _ForgetfulItems):
-        trio.run(hold, minutes, found, clock=MockClock(autojump_threshold=0) if virtual else None)
+        trio.run(hold, minutes, history_turns, found, clock=MockClock(autojump_threshold=0) if virtual else None)
     settled = found["memory_mb"][len(found["memory_mb"]) // 4 :]
     found["growth_mb"] = round(settled[-1] - settled[0], 2) if settled else 0.0
     return found
@@ -163,10 +167,11 @@ if __name__ == "__main__":
     options = argparse.ArgumentParser()
     options.add_argument("--virtual-minutes", type=float, default=60.0)
     options.add_argument("--wall-minutes", type=float, default=0.0)
+    options.add_argument("--history-turns", type=int)
     options.add_argument("--trace", action="store_true")
     options.add_argument("--core", type=int)
     chosen = options.parse_args()
     pin(chosen.core)
     wall = chosen.wall_minutes > 0
     minutes = chosen.wall_minutes if wall else chosen.virtual_minutes
-    print(json.dumps(main(minutes, virtual=not wall, trace=chosen.trace)))
+    print(json.dumps(main(minutes, virtual=not wall, history_turns=chosen.history_turns, trace=chosen.trace)))

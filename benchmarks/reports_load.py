@@ -16,6 +16,8 @@ from benchmarks import echo, jitter, load, processes, tool_calls, voice
 from benchmarks.figures import Figure, Options, Outcome
 from benchmarks.load import LoadPlan
 
+KEPT_TURNS = 100
+"""In the long run, by the session whose memory is to be flat: fewer than a quarter of an hour's."""
 MEANINGS = {"floor": "floor (asyncio, websockets)", "bare": "trio-websocket + codec", "session": "RealtimeSession"}
 
 
@@ -181,20 +183,30 @@ def run_long(console: Console, options: Options) -> Outcome:
         how = ["--wall-minutes", str(options.wall_minutes)]
     else:
         how = ["--virtual-minutes", "3" if options.quick else "60"]
+    kept = str(KEPT_TURNS if not options.quick else KEPT_TURNS // 5)
+    bounded = _long_run(console, options, [*how, "--history-turns", kept])
+    whole = _long_run(console, options, how)
+    left = [found["tasks_left"] + found["descriptors_left"] for found in (bounded, whole)]
+    return Outcome(
+        {"bounded": bounded, "whole": whole},
+        [
+            Figure("memory after the first quarter", bounded["growth_mb"], "MB more", 3.0),
+            Figure("the same where all is kept", whole["growth_mb"], "MB more"),
+            Figure("tasks and descriptors left", sum(left), "", 0),
+        ],
+    )
+
+
+def _long_run(console: Console, options: Options, how: list[str]) -> dict[str, Any]:
     options.progress(f"long run: {' '.join(how)}")
     found: dict[str, Any] = processes.run("benchmarks.long_run", *how, timeout_s=3600 + options.wall_minutes * 60)
     kind = "virtual" if found["virtual"] else "real"
     looks = zip(found["at_minutes"], found["memory_mb"], strict=True)
+    kept = found["history_turns"]
     console.print(
-        f"Long run: {found['minutes']:g} {kind} minutes, {found['turns']} turns; memory "
+        f"Long run: {found['minutes']:g} {kind} minutes, {found['turns']} turns, {kept or 'all'} of them kept; memory "
         f"{', '.join(f'{held:.1f} MB at {at:g}' for at, held in looks)}; {found['growth_mb']:.1f} MB more after the "
         f"first quarter; {found['tasks_left']} tasks and {found['descriptors_left']} descriptors left",
         highlight=False,
     )
-    return Outcome(
-        found,
-        [
-            Figure("memory after the first quarter", found["growth_mb"], "MB more", 3.0),
-            Figure("tasks and descriptors left", found["tasks_left"] + found["descriptors_left"], "", 0),
-        ],
-    )
+    return found
