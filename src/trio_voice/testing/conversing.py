@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from typing import Any, Literal, TypeAlias
 
@@ -20,7 +20,7 @@ from trio_voice import supervisor
 from trio_voice.agent import RealtimeAgent
 from trio_voice.agent_settings import Filler, IdlePrompts
 from trio_voice.audio import AudioFormat
-from trio_voice.config import AudioInputConfig, AudioOutputConfig, ConnectionOptions, ConnectionState, SessionState
+from trio_voice.config import AudioInputConfig, AudioOutputConfig, ConnectionOptions, ConnectionState
 from trio_voice.devices import OpenSpeaker, Pull
 from trio_voice.devices.wav import SoftwareSpeaker
 from trio_voice.errors import SessionEnded
@@ -28,23 +28,22 @@ from trio_voice.events import ResponseEnd, ResponseStart, ToolApproval
 from trio_voice.protocol import TurnDetection
 from trio_voice.server import input_audio
 from trio_voice.server.brain import ResponseRequest, ResponseWriter
-from trio_voice.server.scripted import ScriptedBrain, tone
+from trio_voice.server.scripted import ScriptedBrain
 from trio_voice.server.server_settings import ServerSettings
 from trio_voice.session import RealtimeSession
-from trio_voice.testing.checks import CLOSING_S, CheapDetector, CheapResampler, Ear, Violation, Watch
+from trio_voice.testing.checks import CLOSING_S, Violation, Watch
 from trio_voice.testing.devices import ScriptedMicrophone
 from trio_voice.testing.direct import DIRECT_FAULTS, DIRECT_FRAME_MS, DirectServer, without_bytes
 from trio_voice.testing.drawn_tools import decide, tools_of
-from trio_voice.testing.faults import Fault, FaultKind
-from trio_voice.testing.people import MAX_TURNS, Action, Answers, Plan, PlannedFault, State, is_of_connecting
+from trio_voice.testing.faults import FaultKind
+from trio_voice.testing.hearing import CheapDetector, CheapResampler, Ear
+from trio_voice.testing.people import Answers, Plan, State
+from trio_voice.testing.person import Person
 from trio_voice.testing.server import FaultyServer, memory_server
 from trio_voice.testing.virtual_time import VirtualClock, without_sockets
+from trio_voice.testing.weather import Weather
 
-RATE_HZ = 24_000
 FRAME_MS = 20
-SPEECH = tone(440, 5000, RATE_HZ).tobytes()
-SILENT_S = 8.0
-"""With nothing going on for this long a conversation has come to rest."""
 REST_WITHIN_S = 400.0
 ANSWER_WITHIN_S = 120.0
 TALKATIVE: dict[str, Any] = {
@@ -160,7 +159,7 @@ async def _hold(plan: Plan, is_direct: bool, clock: VirtualClock) -> Outcome:
             audio_output=AudioOutputConfig(prebuffer_ms=plan.prebuffer_ms, fade_ms=0),
             open_stream=server.open_stream,
         )
-        weather = _Weather(plan, session, server, watch, nursery)
+        weather = Weather(plan, session, server, watch, nursery)
         server.on_connect = weather.on_connect
         microphone.on_frame = weather.look
         nursery.start_soon(_listen, session, watch, weather)
@@ -169,7 +168,7 @@ async def _hold(plan: Plan, is_direct: bool, clock: VirtualClock) -> Outcome:
         try:
             async with session:
                 weather.entered = True
-                person = _Person(plan, session, microphone, weather, brain, watch)
+                person = Person(plan, session, microphone, weather, brain, watch)
                 await person.take_part()
                 await weather.clear_up()
                 goes_on = await _come_to_rest(person, session, watch, weather)
@@ -207,7 +206,7 @@ async def _hold(plan: Plan, is_direct: bool, clock: VirtualClock) -> Outcome:
     )
 
 
-async def _listen(session: RealtimeSession, watch: Watch, weather: _Weather) -> None:
+async def _listen(session: RealtimeSession, watch: Watch, weather: Weather) -> None:
     stream = session.events()
     async for first in stream:
         burst = [first, *stream._queue]  # one pass for all that is there
@@ -222,7 +221,7 @@ async def _listen(session: RealtimeSession, watch: Watch, weather: _Weather) -> 
             weather.look()
 
 
-async def _come_to_rest(person: _Person, session: RealtimeSession, watch: Watch, weather: _Weather) -> bool:
+async def _come_to_rest(person: Person, session: RealtimeSession, watch: Watch, weather: Weather) -> bool:
     """After the last fault a word is answered, and then all is quiet; both in bounded time."""
     answered = weather.answered
     with trio.move_on_after(ANSWER_WITHIN_S) as waiting:
@@ -241,173 +240,6 @@ async def _come_to_rest(person: _Person, session: RealtimeSession, watch: Watch,
         watch.wrong("the conversation comes to rest", f"{session.state.value}, {watch.tools_running} tools running")
         return False
     return True
-
-
-@attrs.define(eq=False)
-class _Person:
-    plan: Plan
-    session: RealtimeSession
-    microphone: ScriptedMicrophone
-    weather: _Weather
-    brain: ScriptedBrain
-    watch: Watch
-
-    async def take_part(self) -> None:
-        if not self.plan.push_to_talk:
-            await self.session.start_listening()
-        for action in self.plan.actions:
-            if len(self.brain.requests) > MAX_TURNS:
-                return
-            await trio.sleep(action.after_s)
-            await self._do(action)
-
-    async def write(self, text: str) -> None:
-        self.watch.written += 1
-        await self.session.send_text(f"{text} [{self.watch.written}]")
-
-    async def _do(self, action: Action) -> None:
-        session = self.session
-        match action.act:
-            case "speak":
-                if self.plan.push_to_talk:
-                    await session.start_listening()
-                self.weather.user_speaks = True
-                await self.microphone.say(SPEECH[: int(action.length_s * RATE_HZ) * 2])
-                self.weather.user_speaks = False
-                if self.plan.push_to_talk:
-                    await session.stop_listening()
-            case "write":
-                await self.write("And then?")
-            case "interrupt":
-                turns = set(self.watch.turns)
-                await session.interrupt()
-                self.watch.hushed(turns)
-            case "respond":
-                await session.respond()
-            case "pause":
-                await session.pause()
-                await trio.sleep(action.length_s)
-                await session.resume()
-            case "mute":
-                await session.mute()
-                await trio.sleep(action.length_s)
-                await session.unmute()
-            case "stop_listening":
-                await session.stop_listening()
-                await trio.sleep(action.length_s)
-                await session.start_listening()
-
-
-@attrs.define(eq=False)
-class _Weather:
-    """Strikes the planned faults, each in the state of the conversation that it is meant for."""
-
-    plan: Plan
-    session: RealtimeSession
-    server: FaultyServer
-    watch: Watch
-    nursery: trio.Nursery
-    entered: bool = False
-    user_speaks: bool = False
-    closing: bool = False
-    last_stir_at: float = 0.0
-    answered: int = 0
-    rotations: int = 0
-    struck: list[Fault] = attrs.Factory(list)
-    cells: Counter[tuple[FaultKind, State]] = attrs.Factory(Counter)
-    _due: list[PlannedFault] = attrs.Factory(list)
-    _next_at: float = 0.0
-    _for_connect: list[Fault] = attrs.Factory(list)
-    _began_at: float = attrs.Factory(trio.current_time)
-
-    def __attrs_post_init__(self) -> None:
-        self._due = list(self.plan.faults)
-
-    @property
-    def state(self) -> State:
-        if self.closing:
-            return "closing"
-        if not self.entered:
-            return "connecting"
-        if self.session.connection_state is not ConnectionState.CONNECTED:
-            return "resuming"
-        if self.watch.tools_running:
-            return "tool running"
-        if self.user_speaks:
-            return "user speaking"
-        if self.session.state is SessionState.PROCESSING:
-            return "processing"
-        if self.session.state is SessionState.RESPONDING:
-            return "responding"
-        return "listening"
-
-    def look(self) -> None:
-        """Whether a planned fault is due in this state. Called with every frame and every event."""
-        now = trio.current_time() - self._began_at
-        if not self._due or now < max(self._next_at, self._due[0].at_s) or not self.entered or self.closing:
-            return
-        state = self.state
-        for planned in self._due:
-            if planned.at_s > now:
-                break
-            if planned.state == "resuming" and state != "resuming":
-                # It strikes while the session connects again: see to it that it does.
-                self._next_at = now + 1
-                self.nursery.start_soon(self.server.strike, Fault("reset"))
-                return
-            if planned.state == state and state not in ("resuming", "rotating"):
-                self._due.remove(planned)
-                self._strike(planned.fault, state)
-                self._next_at = now + 1
-                return
-
-    def _strike(self, fault: Fault, state: State) -> None:
-        self._count(fault, state)
-        if is_of_connecting(fault):
-            self._for_connect.append(fault)
-            fault = Fault("reset")
-        self.nursery.start_soon(self.server.strike, attrs.evolve(fault, after_bytes=None))
-
-    def _count(self, fault: Fault, state: State) -> None:
-        self.watch.corrupted |= fault.kind == "corrupt"
-        self.struck.append(fault)
-        self.cells[fault.kind, state] += 1
-
-    def on_connect(self, number: int) -> Iterable[Fault]:
-        """The faults of a new connection."""
-        # A connection that is made while there is one is to take its place.
-        serving = self.session.connection_state is ConnectionState.CONNECTED
-        state: State = "connecting" if not self.entered else "rotating" if serving else "resuming"
-        now = trio.current_time() - self._began_at
-        self.rotations += state == "rotating"
-        faults, self._for_connect = self._for_connect[:1], self._for_connect[1:]
-        for planned in self._due:
-            if planned.state == state and planned.at_s <= now and not faults and not self.closing:
-                self._due.remove(planned)
-                self._count(planned.fault, state)
-                return [planned.fault]
-        return faults
-
-    async def clear_up(self) -> None:
-        """No more faults; those under way have their time."""
-        self._due = [planned for planned in self._due if planned.state == "closing"]
-        self._for_connect.clear()
-        self._next_at = float("inf")
-        await trio.sleep(10)
-
-    async def close_in(self) -> None:
-        """The faults that strike as the person hangs up."""
-        self.closing = True
-        for planned in self._due:
-            self._count(planned.fault, "closing")
-            fault = Fault("reset") if is_of_connecting(planned.fault) else planned.fault
-            self._for_connect += [planned.fault] if is_of_connecting(planned.fault) else []
-            await self.server.strike(attrs.evolve(fault, after_bytes=None))
-
-    def at_rest(self) -> bool:
-        quiet = trio.current_time() - self.last_stir_at > SILENT_S
-        waits = self.session.state in (SessionState.CONNECTED, SessionState.LISTENING)
-        return quiet and waits and not self.watch.tools_running
 
 
 class _Brain(ScriptedBrain):
