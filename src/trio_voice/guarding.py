@@ -188,8 +188,8 @@ class Guarding:
         self._tell(guardrail, trip, "input", item_id, None, replaced=is_last)
         from trio_voice.guardrail_functions import InputGuardrail
 
-        if isinstance(guardrail, InputGuardrail) and guardrail.on_trip == "delete":
-            self.view.history.hide(item_id)
+        deletes = isinstance(guardrail, InputGuardrail) and guardrail.on_trip == "delete"
+        if deletes and self.view.history.hide(item_id):
             self.outbox.send(ConversationItemDelete(item_id=item_id))
         if is_last:
             if self.user.uninterruptible or not self.answers.interrupt("guardrail", whole=True):

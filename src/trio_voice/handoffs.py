@@ -98,8 +98,8 @@ class Handoffs:
                 self._failed(result, str(problem))
                 return
             for item_id in left_out:
-                self.history.hide(item_id)
-                self.outbox.send(ConversationItemDelete(item_id=item_id))
+                if self.history.hide(item_id):
+                    self.outbox.send(ConversationItemDelete(item_id=item_id))
             self.pending = None
             self.finish(result)
 

@@ -214,12 +214,17 @@ class History:
             self._note("changed", entry)
         return entry
 
-    def hide(self, item_id: str) -> None:
-        """The server is to forget an item, and is not told of it again: a deletion that it confirms is its own."""
+    def hide(self, item_id: str) -> bool:
+        """The server is to forget an item, and is not told of it again: a deletion that it confirms is its own.
+
+        Returns whether it knows of the item, and has to be told to forget it.
+        """
         entry = self._entries.get(item_id)
+        told = entry is not None and item_id not in self.untold
         if entry is not None:
             entry.hidden = True
             self.untold.add(item_id)
+        return told
 
     def delete(self, item_id: str, *, replaced_by: str | None = None) -> Entry | None:
         """Forget an item; events about it that are still on their way do not bring it back."""

@@ -16,6 +16,7 @@ import trio
 from trio_voice import events
 from trio_voice.errors import WireLost
 from trio_voice.protocol.history import History
+from trio_voice.testing.agent_rules import ChargeRules
 from trio_voice.testing.faults import FATAL_FAULTS, Fault
 from trio_voice.testing.hearing import Ear, Run, in_order, mark_of
 from trio_voice.testing.server import Direction, ServedConnection
@@ -66,9 +67,17 @@ class _Item(msgspec.Struct):
     output: str | None = ""
 
 
+class _Tool(msgspec.Struct):
+    name: str | None = ""
+
+
 class _Named(msgspec.Struct):
+    """A response, or a session."""
+
     id: str | None = ""
     status: str | None = ""
+    instructions: str | None = ""
+    tools: list[_Tool] | None = None
 
 
 class _Error(msgspec.Struct):
@@ -89,7 +98,8 @@ class _Message(msgspec.Struct):
 
 _read = msgspec.json.Decoder(_Message).decode
 WATCHED = tuple(
-    f'{{"type":"{name}"' for name in ("response.done", "response.output_item.done", "session.updated", "error", *DELTAS)
+    f'{{"type":"{name}"'
+    for name in ("response.created", "response.done", "response.output_item.done", "session.updated", "error", *DELTAS)
 )
 
 
@@ -128,6 +138,7 @@ class Watch:
 
     ear: Ear
     violations: list[Violation] = attrs.Factory(list)
+    charge: ChargeRules = attrs.Factory(lambda self: ChargeRules(self.wrong), takes_self=True)
     told: dict[int, Told] = attrs.Factory(dict)
     """By connection."""
     responses: dict[str, Answered] = attrs.Factory(dict)
@@ -165,6 +176,10 @@ class Watch:
     """Texts of the user, numbered from 1."""
     newest: Told = attrs.Factory(Told)
     """The connection that the conversation was on last."""
+    unsaid: set[int] = attrs.Factory(set)
+    """Numbers of texts that were taken out of the conversation, or never let into it."""
+    forgotten: set[str] = attrs.Factory(set)
+    """Calls that were."""
 
     def wrong(self, rule: str, seen: str) -> None:
         self.violations.append(Violation(rule, round(trio.current_time(), 3), seen))
@@ -225,6 +240,8 @@ class Watch:
             case "response.output_audio.delta" | "response.audio.delta":
                 samples = (len(message.delta) * 3 // 4 - message.delta[-2:].count("=")) // 2
                 self._sound(connection, message.response_id, message.item_id, mark_of(message.delta), samples)
+            case "response.created":
+                self.charge.created(connection.number, message.response.id or "")
             case "response.done":
                 answered = self.responses.setdefault(message.response.id or "", Answered(connection.number))
                 answered.status = message.response.status or ""
@@ -232,7 +249,10 @@ class Watch:
                 if message.item.type == "function_call" and message.item.status == "completed":
                     told.calls.add(message.item.call_id or "")
             case "session.updated":
-                told.session_id = message.session.id or ""
+                session = message.session
+                told.session_id = session.id or ""
+                tools = [tool.name or "" for tool in session.tools or ()]
+                self.charge.updated(connection.number, session.instructions or "", tools)
                 if told.configured_at is None:
                     told.configured_at = trio.current_time()
             case "error":
@@ -255,6 +275,7 @@ class Watch:
                 self.connected = max(numbers, default=self.connected)
             case events.ResponseStart():
                 self._began(event)
+                self.charge.began(event)
             case events.Interruption():
                 self._interrupted(event)
             case events.ResponseEnd():
@@ -273,6 +294,9 @@ class Watch:
                 self.asked_about.add(event.call_id)
             case events.ToolFinished():
                 self._tool_finished(event)
+                self.charge.finished(event)
+            case events.HandoffOccurred():
+                self.charge.handed_over(event)
             case events.ErrorReported(code="conversation_already_has_active_response"):
                 self.wrong("one response at a time", "the user was told of a collision")
 
@@ -341,6 +365,13 @@ class Watch:
             if whole and played != answered.samples:
                 self.wrong("every sample of a turn", f"turn {turn}: {played} played of {answered.samples} sent")
 
+    def leave_out(self, history: History) -> None:
+        """Of what the model is no longer to know, none is missed."""
+        for entry in history:
+            if entry.hidden:
+                self.unsaid |= {int(found) for found in _NUMBERED.findall(entry.text)}
+                self.forgotten |= {entry.call_id, *_LATER.findall(entry.text)}
+
     def judge_tools(self, *, session_goes_on: bool) -> None:
         """What ran, and what the newest server knows of it."""
         for number, runs in self.tool_runs.items():
@@ -355,19 +386,21 @@ class Watch:
         for call_id, output in self.called.items():
             if output is None:
                 self.wrong("every call is answered", f"{call_id} was begun and never answered")
-            elif call_id not in last.calls:
+            elif call_id not in last.calls and call_id not in self.forgotten:
                 self.wrong("result once", f"the server does not know of {call_id} any more")
         for call_id in last.calls:
             if last.outputs[call_id] != 1:
                 self.wrong("result once", f"{last.outputs[call_id]} results of {call_id} on the last connection")
         for call_id in last.begun:
-            if self.called.get(call_id) is not None and last.later[call_id] != 1:
-                self.wrong("result once", f"what {call_id} found is told {last.later[call_id]} times at the end")
+            told = last.later[call_id]
+            if self.called.get(call_id) is not None and told != 1 and call_id not in self.forgotten:
+                self.wrong("result once", f"what {call_id} found is told {told} times at the end")
 
     def judge_texts(self, *, session_goes_on: bool) -> None:
         """What the user wrote is in the conversation at its end."""
         if session_goes_on:
-            missing = [number for number in range(1, self.written + 1) if not self.newest.texts[number]]
+            wanted = [number for number in range(1, self.written + 1) if number not in self.unsaid]
+            missing = [number for number in wanted if not self.newest.texts[number]]
             if missing:
                 self.wrong("every text once", f"texts {missing} of {self.written} are not in the conversation")
 

@@ -34,6 +34,7 @@ from trio_voice.session import RealtimeSession
 from trio_voice.testing.checks import CLOSING_S, Violation, Watch
 from trio_voice.testing.devices import ScriptedMicrophone
 from trio_voice.testing.direct import DIRECT_FAULTS, DIRECT_FRAME_MS, DirectServer, without_bytes
+from trio_voice.testing.drawn_agents import agents_of
 from trio_voice.testing.drawn_tools import decide, tools_of
 from trio_voice.testing.faults import FaultKind
 from trio_voice.testing.hearing import CheapDetector, CheapResampler, Ear
@@ -69,6 +70,7 @@ class Outcome:
     interruptions: int = 0
     tools: Counter[str] = attrs.Factory(Counter)
     """Calls, by the name of the tool."""
+    handoffs: int = 0
     rotations: int = 0
     turns: int = 0
     wall_s: float = 0.0
@@ -147,9 +149,11 @@ async def _hold(plan: Plan, is_direct: bool, clock: VirtualClock) -> Outcome:
     async with memory_server(brain, settings=settings, rng=rng, kind=kind) as server, trio.open_nursery() as nursery:
         server.watch = watch.message
         microphone = _Microphone(sleep_until=clock.sleep_until)
-        agent = RealtimeAgent(tools=tools_of(watch), turn_detection=None if plan.push_to_talk else TurnDetection())
+        base = RealtimeAgent(turn_detection=None if plan.push_to_talk else TurnDetection())
+        base = attrs.evolve(base, **TALKATIVE) if plan.talkative else base
+        agents = agents_of(base, plan.agents, tools_of(watch), watch)
         session = RealtimeSession(
-            attrs.evolve(agent, **TALKATIVE) if plan.talkative else agent,
+            next(iter(agents.values())),
             connection=ConnectionOptions(
                 url="ws://memory/v1/realtime", model="any", dialect=plan.dialect, native_resume=False
             ),
@@ -168,7 +172,7 @@ async def _hold(plan: Plan, is_direct: bool, clock: VirtualClock) -> Outcome:
         try:
             async with session:
                 weather.entered = True
-                person = Person(plan, session, microphone, weather, brain, watch)
+                person = Person(plan, session, microphone, weather, brain, watch, tuple(agents.values()))
                 await person.take_part()
                 await weather.clear_up()
                 goes_on = await _come_to_rest(person, session, watch, weather)
@@ -185,6 +189,9 @@ async def _hold(plan: Plan, is_direct: bool, clock: VirtualClock) -> Outcome:
         watch.wrong("time goes on", f"a task waited for ever for what was past at {clock.stood_still_at} s")
     watch.judge_end(lost, weather.struck)
     watch.judge_sound()
+    if goes_on:
+        watch.charge.judge(watch.connected, session.agent.name)
+    watch.leave_out(session._view.history)
     watch.judge_texts(session_goes_on=goes_on)
     watch.judge_utterances(session._view.history, session_goes_on=goes_on)
     watch.judge_tools(session_goes_on=goes_on)
@@ -200,6 +207,7 @@ async def _hold(plan: Plan, is_direct: bool, clock: VirtualClock) -> Outcome:
         watch.reconnects,
         watch.interruptions,
         watch.tools_called,
+        watch.charge.handoffs,
         weather.rotations,
         len(watch.turns),
         ended_by=str(lost or ""),

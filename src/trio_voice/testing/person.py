@@ -5,9 +5,12 @@ Between the plan (`people.py`) and the session.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import attrs
 import trio
 
+from trio_voice.agent import RealtimeAgent
 from trio_voice.server.scripted import ScriptedBrain, tone
 from trio_voice.session import RealtimeSession
 from trio_voice.testing.checks import Watch
@@ -27,6 +30,7 @@ class Person:
     weather: Weather
     brain: ScriptedBrain
     watch: Watch
+    agents: Sequence[RealtimeAgent]
 
     async def take_part(self) -> None:
         if not self.plan.push_to_talk:
@@ -72,3 +76,5 @@ class Person:
                 await session.stop_listening()
                 await trio.sleep(action.length_s)
                 await session.start_listening()
+            case "hand_over":
+                await session.update_agent(self.agents[action.pick % len(self.agents)])

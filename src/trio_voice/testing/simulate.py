@@ -41,6 +41,7 @@ class Tally:
     rotations: int = 0
     interruptions: int = 0
     tools: Counter[str] = attrs.Factory(Counter)
+    handoffs: int = 0
     turns: int = 0
     ended_early: int = 0
     faults: Counter[FaultKind] = attrs.Factory(Counter)
@@ -56,6 +57,7 @@ class Tally:
         self.rotations += outcome.rotations
         self.interruptions += outcome.interruptions
         self.tools += outcome.tools
+        self.handoffs += outcome.handoffs
         self.turns += outcome.turns
         self.ended_early += bool(outcome.ended_by)
         self.faults += outcome.faults
@@ -83,7 +85,8 @@ class Tally:
             ("virtual hours", f"{self.virtual_s / 3600:.2f}"), ("answers", self.turns),
             ("interruptions", self.interruptions), ("tool calls", self.tools.total()),
             *((f"  {name}", self.tools[name]) for name in TOOLS),
-                       ("reconnects", self.reconnects), ("rotations", self.rotations), ("faults", self.faults.total()),
+            ("handoffs", self.handoffs),
+            ("reconnects", self.reconnects), ("rotations", self.rotations), ("faults", self.faults.total()),
             *((f"  {kind}", self.faults[kind]) for kind in FAULT_KINDS),
             ("violations", self.rules.total()), *((f"  {rule}", count) for rule, count in self.rules.items()),
             ("virtual seconds per wall second and core", f"{self.speed:.0f}"),
@@ -133,7 +136,16 @@ def shrink(plan: Plan, fails: Callable[[Plan], bool]) -> Plan:
                     start += size
             size //= 2
     plain = Plan(0, 0, (), ())
-    for name in ("latency_ms", "prebuffer_ms", "clause_delay_ms", "think_ms", "block_ms", "session_limit_s", "hear_ms"):
+    for name in (
+        "latency_ms",
+        "prebuffer_ms",
+        "clause_delay_ms",
+        "think_ms",
+        "block_ms",
+        "session_limit_s",
+        "hear_ms",
+        "agents",
+    ):
         attempt(attrs.evolve(plan, **{name: getattr(plain, name)}))
     return plan
 
