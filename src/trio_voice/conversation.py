@@ -41,6 +41,7 @@ from trio_voice.microphone_gate import MicrophoneGate
 from trio_voice.outbox import Outbox
 from trio_voice.protocol import (
     ClientEvent,
+    ResponseCreate,
     ServerEvent,
     server_events as on,
 )
@@ -257,15 +258,22 @@ class _Conductor(Parts):
             self.speak_of_tools()
             return
         if error.code == "conversation_already_has_active_response":
-            if self.answers.speaking is not None:  # what began was not what we asked for
-                self.answers.speaking.is_verbatim = False
-            if self.arbiter.sent_id and self.answers.speaking is not None:
-                self.user.uninterruptible.discard(self.answers.speaking.turn)
-            self.arbiter.on_collision()
-            self.asking.withdraw()
-            self.guarding.collided()
+            if self.arbiter.is_refused(error.event_id):
+                self._collided()
+            else:  # the server's own, to what the user has said since
+                self.asking.respond(ResponseCreate())
         if error.code == "input_audio_buffer_commit_empty":
             self.utterances.refused()
             self.microphone.respond_on_commit = False
         if error.code not in HARMLESS_ERRORS:
             self.outbox.report(error.message or "unknown error", code=error.code or None, source="server")
+
+    def _collided(self) -> None:
+        """What began was not what we asked for: that is asked for again."""
+        if self.answers.speaking is not None:
+            self.answers.speaking.is_verbatim = False
+            if self.arbiter.sent_marked:
+                self.user.uninterruptible.discard(self.answers.speaking.turn)
+        self.arbiter.on_collision()
+        self.asking.withdraw()
+        self.guarding.collided()

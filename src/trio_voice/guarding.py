@@ -259,7 +259,7 @@ class Guarding:
                 config = saying(trip.say)
             else:
                 config = ResponseConfig(instructions=f"{self.instructions()}\n\n{trip.instructions}".strip())
-            self._requested = ResponseCreate(response=config)
+            self._requested = self.asking.worded(config)
             self.asking.respond(self._requested)
 
     def forget(self) -> None:

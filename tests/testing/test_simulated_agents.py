@@ -11,7 +11,11 @@ from msgspec.structs import replace
 from simulated import TALK, Patch, planned, quiet as quiet, rules
 from trio_voice.agent_change import AgentChange
 from trio_voice.agent_in_charge import AgentInCharge
+from trio_voice.answers import Answers
+from trio_voice.asking import Asking
+from trio_voice.guarding import Guarding
 from trio_voice.handoffs import Handoffs
+from trio_voice.protocol import ResponseConfig
 from trio_voice.testing import conversing
 from trio_voice.testing.people import Action, Plan, PlannedFault
 from trio_voice.tool_calls import ToolCalls
@@ -66,6 +70,7 @@ def a_handoff_fails_after_it_was_done(patch: Patch) -> None:
 
 
 HANDOFF_SEED = 15
+WORDS_SEED = 8
 HANDOVERS = (*TALK[:4], Action(4.0, "hand_over", pick=1), *TALK[4:], Action(4.0, "hand_over", pick=2), *TALK)
 LATE_RESET = (planned("reset", "listening", 25.0),)
 
@@ -98,3 +103,95 @@ def test_a_broken_rule_of_handoffs_is_found(
 ) -> None:
     break_it(monkeypatch)
     assert rule in rules(conversing.converse(between_agents(*faults)))
+
+
+# --- words ----------------------------------------------------------------------------------------
+
+
+def a_trip_silences_nobody(patch: Patch) -> None:
+    interrupt = Answers.interrupt
+    patch.setattr(
+        Answers, "interrupt", lambda self, cause, **more: cause != "guardrail" and interrupt(self, cause, **more)
+    )
+
+
+def nothing_is_said_instead(patch: Patch) -> None:
+    patch.setattr(Guarding, "_owe", lambda self, trip, told: None)
+
+
+def it_is_said_instead_twice(patch: Patch) -> None:
+    ask = Guarding.ask
+
+    def twice(self: Guarding) -> None:
+        owed = self.owed
+        ask(self)
+        if owed is not None and self.owed is None and self._requested is not None:
+            self.asking.respond(self.asking.worded(self._requested.response or ResponseConfig()))
+
+    patch.setattr(Guarding, "ask", twice)
+
+
+def a_trip_is_told_again(patch: Patch) -> None:
+    tell = Guarding._tell
+    patch.setattr(Guarding, "_tell", lambda *news, **more: (tell(*news, **more), tell(*news, **more)))
+
+
+def nobody_looks(patch: Patch) -> None:
+    patch.setattr(Guarding, "_said", lambda self, turn, item_id, *, final: None)
+
+
+def what_is_refused_is_sent(patch: Patch) -> None:
+    patch.setattr(Guarding, "admits", lambda self, command: True)
+
+
+def what_is_to_be_said_is_lost(patch: Patch) -> None:
+    patch.setattr(Asking, "say", lambda self, text, *, interruptible=True: None)
+
+
+def what_is_to_be_said_is_said_again(patch: Patch) -> None:
+    say = Asking.say
+
+    def twice(self: Asking, text: str, *, interruptible: bool = True) -> None:
+        say(self, text, interruptible=interruptible)
+        say(self, text, interruptible=interruptible)
+
+    patch.setattr(Asking, "say", twice)
+
+
+WORDS = (
+    Action(0.5, "respond"),
+    *[Action(5.0, "write", pick=pick) for pick in (0, 4, 1, 2)],
+    Action(5.0, "say"),
+    *[Action(6.0, "respond")] * 8,
+    Action(45.0, "say"),
+    Action(45.0, "respond"),
+)
+
+WORDS_BROKEN: list[tuple[str, Callable[[Patch], None]]] = [
+    ("zero stale samples", a_trip_silences_nobody),
+    ("replaced once", nothing_is_said_instead),
+    ("replaced once", it_is_said_instead_twice),
+    ("told once", a_trip_is_told_again),
+    ("what must not be said", nobody_looks),
+    ("refused is not sent", what_is_refused_is_sent),
+    ("said once", what_is_to_be_said_is_lost),
+    ("said once", what_is_to_be_said_is_said_again),
+]
+
+
+def looked_at(*faults: PlannedFault) -> Plan:
+    return Plan(WORDS_SEED, 0.5, WORDS, faults, push_to_talk=True, tools=("look_up",), guardrails="refuse")
+
+
+@pytest.mark.parametrize("faults", [(), LATE_RESET], ids=["undisturbed", "reset"])
+def test_the_rules_hold_of_words(faults: tuple[PlannedFault, ...]) -> None:
+    outcome = conversing.converse(looked_at(*faults))
+    assert rules(outcome) == set()
+    assert outcome.trips >= 4
+    assert outcome.said == 2
+
+
+@pytest.mark.parametrize(("rule", "break_it"), WORDS_BROKEN, ids=[f"{b[0]}: {b[1].__name__}" for b in WORDS_BROKEN])
+def test_a_broken_rule_of_words_is_found(rule: str, break_it: Callable[[Patch], None], monkeypatch: Patch) -> None:
+    break_it(monkeypatch)
+    assert rule in rules(conversing.converse(looked_at()))

@@ -56,6 +56,15 @@ def _response_id(event: object) -> str:
     return getattr(event, "response_id", None) or ""
 
 
+UNINTERRUPTIBLE = "uninterruptible_"
+"""What the id of a request begins with whose answer is to be heard whatever the user says."""
+
+
+def is_marked(request: ResponseCreate) -> bool:
+    """Whether its answer may not be interrupted."""
+    return (request.event_id or "").startswith(UNINTERRUPTIBLE)
+
+
 @attrs.define
 class ResponseArbiter:
     """Keeps to one response at a time in the conversation.
@@ -87,6 +96,15 @@ class ResponseArbiter:
         self.active, self.asked, self._sent = False, False, None
         return self.request(self._waiting.popleft()) if self._waiting else None
 
+    def is_refused(self, event_id: str | None) -> bool:
+        """Whether a collision is about our request, and not about an answer that the server would have begun by itself
+        while it makes the one that we asked for. `event_id`: of what was refused, as the server has it.
+        """
+        own_id = self._sent.event_id if self._sent is not None else None
+        if own_id and event_id:
+            return own_id == event_id
+        return self.asked or not own_id
+
     def on_collision(self) -> None:
         """The server had begun a response of its own, and refused ours: ask again after it."""
         if self._sent is not None:
@@ -98,11 +116,11 @@ class ResponseArbiter:
     def drop_waiting(self, *, but_marked: bool = False) -> None:
         """The user interrupted: what was going to be said is no longer wanted.
 
-        `but_marked`: except requests that carry an id of ours; they are to be heard whatever the user says.
+        `but_marked`: except those that are to be heard whatever the user says.
         """
-        marked = [waiting for waiting in self._waiting if but_marked and waiting.event_id]
+        marked = [waiting for waiting in self._waiting if but_marked and is_marked(waiting)]
         self._waiting = deque(marked)
-        if not (but_marked and self.sent_id):
+        if not (but_marked and self.sent_marked):
             self._sent = None
 
     @property
@@ -111,14 +129,14 @@ class ResponseArbiter:
         return self._sent
 
     @property
-    def sent_id(self) -> str:
-        """The id of the request on its way, where it carries one of ours."""
-        return (self._sent.event_id or "") if self._sent is not None else ""
+    def sent_marked(self) -> bool:
+        """What was sent may not be interrupted."""
+        return self._sent is not None and is_marked(self._sent)
 
     @property
     def marked_due(self) -> bool:
-        """A request with an id of ours is on its way, or waits."""
-        return (self.asked and bool(self.sent_id)) or any(waiting.event_id for waiting in self._waiting)
+        """A request of which the answer may not be interrupted is on its way, or waits."""
+        return (self.asked and self.sent_marked) or any(map(is_marked, self._waiting))
 
     def forget(self, request: ResponseCreate) -> None:
         """It waits, and is not wanted any more."""

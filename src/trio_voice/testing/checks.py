@@ -20,6 +20,7 @@ from trio_voice.testing.agent_rules import ChargeRules
 from trio_voice.testing.faults import FATAL_FAULTS, Fault
 from trio_voice.testing.hearing import Ear, Run, in_order, mark_of
 from trio_voice.testing.server import Direction, ServedConnection
+from trio_voice.testing.word_rules import WordRules
 
 HARMLESS = {
     "response_cancel_not_active",
@@ -138,6 +139,7 @@ class Watch:
 
     ear: Ear
     violations: list[Violation] = attrs.Factory(list)
+    words: WordRules = attrs.Factory(lambda self: WordRules(self.wrong), takes_self=True)
     charge: ChargeRules = attrs.Factory(lambda self: ChargeRules(self.wrong), takes_self=True)
     told: dict[int, Told] = attrs.Factory(dict)
     """By connection."""
@@ -219,6 +221,7 @@ class Watch:
         if item.role == "user":
             for found in _NUMBERED.findall("".join(part.text for part in item.content)):
                 told.texts[int(found)] += 1
+                self.words.sent(int(found))
                 if told.texts[int(found)] > 1:
                     self.wrong("every text once", f"text {found} was sent twice on connection {number}")
         if item.type == "function_call":
@@ -295,6 +298,10 @@ class Watch:
             case events.ToolFinished():
                 self._tool_finished(event)
                 self.charge.finished(event)
+            case events.GuardrailTripped():
+                self._tripped(event)
+            case events.SpeechStart() | events.SpeechEnd() | events.Transcript(role="user"):
+                self.words.went_on()
             case events.HandoffOccurred():
                 self.charge.handed_over(event)
             case events.ErrorReported(code="conversation_already_has_active_response"):
@@ -327,6 +334,12 @@ class Watch:
         self.silent_from[event.turn] = self.ear.position
         if event.item_id is not None and event.heard_ms > self.item_ms[event.item_id] + 1 and not self.corrupted:
             self.wrong("heard ≤ received", f"{event.heard_ms} ms heard of {self.item_ms[event.item_id]:.0f} ms sent")
+
+    def _tripped(self, event: events.GuardrailTripped) -> None:
+        answered = self.responses.get(self.turns.get(event.turn or 0, ""))
+        self.words.trip(event, answered.mark if answered is not None else 0)
+        if event.replaced and not event.item_id.startswith("checked_"):
+            self.hushed(set(self.turns))
 
     def hushed(self, turns: set[int]) -> None:
         """`interrupt()` has returned: of what was being said when it was called no sample may follow."""
@@ -395,6 +408,17 @@ class Watch:
             told = last.later[call_id]
             if self.called.get(call_id) is not None and told != 1 and call_id not in self.forgotten:
                 self.wrong("result once", f"what {call_id} found is told {told} times at the end")
+
+    def judge_words(self, *, session_goes_on: bool) -> None:
+        """What guardrails and `say()` have led to."""
+        made = {each.mark: (each.connection, each.samples) for each in self.responses.values() if each.mark}
+        whole = (turn for turn in self.played if self.ended.get(turn) == "completed")
+        heard: Counter[int] = Counter()
+        for turn in whole:
+            answered = self.responses.get(self.turns.get(turn, ""))
+            if answered is not None and turn not in self.silent_from and turn not in self.words.tripped:
+                heard[answered.mark] += 1
+        self.words.judge(made, heard, session_goes_on=session_goes_on)
 
     def judge_texts(self, *, session_goes_on: bool) -> None:
         """What the user wrote is in the conversation at its end."""

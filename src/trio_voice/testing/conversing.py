@@ -19,7 +19,7 @@ import trio
 from trio_voice import supervisor
 from trio_voice.agent import RealtimeAgent
 from trio_voice.agent_settings import Filler, IdlePrompts
-from trio_voice.audio import AudioFormat
+from trio_voice.audio import AudioFormat, Samples
 from trio_voice.config import AudioInputConfig, AudioOutputConfig, ConnectionOptions, ConnectionState
 from trio_voice.devices import OpenSpeaker, Pull
 from trio_voice.devices.wav import SoftwareSpeaker
@@ -28,13 +28,13 @@ from trio_voice.events import ResponseEnd, ResponseStart, ToolApproval
 from trio_voice.protocol import TurnDetection
 from trio_voice.server import input_audio
 from trio_voice.server.brain import ResponseRequest, ResponseWriter
-from trio_voice.server.scripted import ScriptedBrain
+from trio_voice.server.scripted import Say, ScriptedBrain, Step
 from trio_voice.server.server_settings import ServerSettings
 from trio_voice.session import RealtimeSession
 from trio_voice.testing.checks import CLOSING_S, Violation, Watch
 from trio_voice.testing.devices import ScriptedMicrophone
 from trio_voice.testing.direct import DIRECT_FAULTS, DIRECT_FRAME_MS, DirectServer, without_bytes
-from trio_voice.testing.drawn_agents import agents_of
+from trio_voice.testing.drawn_agents import agents_of, guarded
 from trio_voice.testing.drawn_tools import decide, tools_of
 from trio_voice.testing.faults import FaultKind
 from trio_voice.testing.hearing import CheapDetector, CheapResampler, Ear
@@ -43,6 +43,7 @@ from trio_voice.testing.person import Person
 from trio_voice.testing.server import FaultyServer, memory_server
 from trio_voice.testing.virtual_time import VirtualClock, without_sockets
 from trio_voice.testing.weather import Weather
+from trio_voice.testing.word_rules import FORBIDDEN
 
 FRAME_MS = 20
 REST_WITHIN_S = 400.0
@@ -71,6 +72,10 @@ class Outcome:
     tools: Counter[str] = attrs.Factory(Counter)
     """Calls, by the name of the tool."""
     handoffs: int = 0
+    trips: int = 0
+    """Of guardrails."""
+    said: int = 0
+    """Words that the application had said."""
     rotations: int = 0
     turns: int = 0
     wall_s: float = 0.0
@@ -130,10 +135,10 @@ def _cheap_hearing() -> Iterator[None]:
 
 async def _hold(plan: Plan, is_direct: bool, clock: VirtualClock) -> Outcome:
     tasks_before = trio.lowlevel.current_statistics().tasks_living
-    answers, ear = Answers(plan.seed, plan.tools), Ear()
+    answers, ear = Answers(plan.seed, plan.tools, guarded=bool(plan.guardrails)), Ear()
     watch = Watch(ear)
     brain = _Brain(
-        answers, lambda samples, rate_hz: "yes please", think_ms=plan.think_ms, chunk_delay_ms=plan.clause_delay_ms,
+        answers, _words_of(plan), watch=watch, think_ms=plan.think_ms, chunk_delay_ms=plan.clause_delay_ms,
         hear_ms=plan.hear_ms,
         detector=CheapDetector,
     )  # fmt: skip
@@ -151,6 +156,7 @@ async def _hold(plan: Plan, is_direct: bool, clock: VirtualClock) -> Outcome:
         microphone = _Microphone(sleep_until=clock.sleep_until)
         base = RealtimeAgent(turn_detection=None if plan.push_to_talk else TurnDetection())
         base = attrs.evolve(base, **TALKATIVE) if plan.talkative else base
+        base = guarded(base, plan.guardrails, watch) if plan.guardrails else base
         agents = agents_of(base, plan.agents, tools_of(watch), watch)
         session = RealtimeSession(
             next(iter(agents.values())),
@@ -189,6 +195,7 @@ async def _hold(plan: Plan, is_direct: bool, clock: VirtualClock) -> Outcome:
         watch.wrong("time goes on", f"a task waited for ever for what was past at {clock.stood_still_at} s")
     watch.judge_end(lost, weather.struck)
     watch.judge_sound()
+    watch.judge_words(session_goes_on=goes_on)
     if goes_on:
         watch.charge.judge(watch.connected, session.agent.name)
     watch.leave_out(session._view.history)
@@ -208,6 +215,8 @@ async def _hold(plan: Plan, is_direct: bool, clock: VirtualClock) -> Outcome:
         watch.interruptions,
         watch.tools_called,
         watch.charge.handoffs,
+        watch.words.trips,
+        watch.words.said,
         weather.rotations,
         len(watch.turns),
         ended_by=str(lost or ""),
@@ -250,11 +259,31 @@ async def _come_to_rest(person: Person, session: RealtimeSession, watch: Watch, 
     return True
 
 
+def _words_of(plan: Plan) -> Callable[[Samples, int], str]:
+    """What people say aloud: where it is looked at, now and then what they must not."""
+
+    def words(samples: Samples, rate_hz: int) -> str:
+        return f"tell me about {FORBIDDEN}" if plan.guardrails and len(samples) // 480 % 5 == 0 else "yes please"
+
+    return words
+
+
 class _Brain(ScriptedBrain):
     """Marks all that it says by its turn, words that it was given too: no two answers may sound the same."""
 
+    def __init__(self, *scripts: Any, watch: Watch, **more: Any) -> None:
+        super().__init__(*scripts, **more)
+        self._watch = watch
+
     async def respond(self, request: ResponseRequest, writer: ResponseWriter) -> None:
+        self._watch.words.asked(request.instructions, self._answered + 1)
         await super().respond(attrs.evolve(request, instructions=""), writer)
+
+    def _steps(self, turn: int, request: ResponseRequest) -> Iterator[Step]:
+        for step in super()._steps(turn, request):
+            if isinstance(step, Say) and FORBIDDEN in step.text:
+                self._watch.words.forbidden.add(turn + 1)
+            yield step
 
 
 @attrs.define(eq=False)

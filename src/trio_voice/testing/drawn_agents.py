@@ -15,11 +15,13 @@ import trio
 
 from trio_voice.agent import RealtimeAgent
 from trio_voice.agent_tool import AgentTool, ToolContext
+from trio_voice.guardrail_functions import OnTrip, Trip, input_guardrail, output_guardrail
 from trio_voice.handoff_tools import Handoff, handoff
 from trio_voice.protocol.history import HistoryItem
 from trio_voice.testing.agent_rules import TRANSFER, instructions_of
 from trio_voice.testing.checks import Watch
 from trio_voice.testing.drawn_tools import run
+from trio_voice.testing.word_rules import FORBIDDEN, words_for
 
 NAMES = ("front", "billing", "repairs")
 FAILS_EVERY = 7
@@ -46,6 +48,25 @@ def agents_of(base: RealtimeAgent, count: int, tools: Sequence[AgentTool], watch
         )
     watch.charge.begin(NAMES[0], agents)
     return agents
+
+
+def guarded(base: RealtimeAgent, on_trip: OnTrip, watch: Watch) -> RealtimeAgent:
+    """With guardrails that look at what it says and is told."""
+    look = partial(_look, watch)
+    return attrs.evolve(
+        base,
+        output_guardrails=[output_guardrail(name="out", every_chars=20)(look)],
+        input_guardrails=[input_guardrail(name="in", on_trip=on_trip)(look)],
+    )
+
+
+async def _look(watch: Watch, text: str) -> Trip | None:
+    await trio.sleep((0.0, 0.06, 0.7)[len(text) % 3])
+    if FORBIDDEN not in text:
+        return None
+    number = watch.words.found = watch.words.found + 1
+    instead = words_for("In place of", number)
+    return Trip(str(number), say=instead) if number % 2 else Trip(str(number), instructions=instead)
 
 
 def _way(agents: dict[str, RealtimeAgent], to: str, watch: Watch) -> Handoff:

@@ -16,12 +16,13 @@ from trio_voice.server.brain import ResponseRequest
 from trio_voice.server.scripted import Call, Fail, Say, Step, Wait
 from trio_voice.testing.agent_rules import TRANSFER
 from trio_voice.testing.faults import CONNECT_FAULTS, FATAL_FAULTS, FAULT_KINDS, Fault, FaultKind
+from trio_voice.testing.word_rules import FORBIDDEN
 
 Act: TypeAlias = Literal[
-    "speak", "write", "interrupt", "respond", "pause", "mute", "stop_listening", "hand_over",
+    "speak", "write", "interrupt", "respond", "pause", "mute", "stop_listening", "hand_over", "say",
 ]  # fmt: skip
 USUAL_ACTS: tuple[Act, ...] = ("speak", "write", "interrupt", "respond", "pause", "mute", "stop_listening")
-ACTS: tuple[Act, ...] = (*USUAL_ACTS, "hand_over")
+ACTS: tuple[Act, ...] = (*USUAL_ACTS, "hand_over", "say")
 
 State: TypeAlias = Literal[
     "connecting", "listening", "user speaking", "processing", "responding", "tool running", "resuming", "rotating",
@@ -51,7 +52,7 @@ class Action:
     length_s: float = 0.0
     """Of the speech, the pause, the muting, the time without listening."""
     pick: int = 0
-    """Which of those that there are: agents to hand over to."""
+    """Which of those that there are: agents to hand over to, texts to write."""
 
 
 @attrs.frozen
@@ -88,6 +89,8 @@ class Plan:
     """What the model may call."""
     agents: int = 1
     """How many there are, each of whom can hand over to the others."""
+    guardrails: Literal["", "refuse", "delete"] = ""
+    """Whether there are some, and what those of the user's words do."""
 
 
 def plan_of(seed: int, minutes: float = 10.0, *, faults_per_minute: float = 1.5) -> Plan:
@@ -117,15 +120,16 @@ def plan_of(seed: int, minutes: float = 10.0, *, faults_per_minute: float = 1.5)
         hear_ms=rng.choice((100, 100, 1500)),
         talkative=rng.random() < 0.3,
         agents=agents,
+        guardrails=rare.choice(("", "", "refuse", "delete")),
     )
 
 
 def _varied(action: Action, rng: random.Random, agents: int) -> Action:
     """Now and then what is done seldom takes the place of what is done often."""
-    acts: list[Act] = ["hand_over"] if agents > 1 else []
+    acts: tuple[Act, ...] = ("say", "hand_over") if agents > 1 else ("say",)
     drawn, pick = rng.random(), rng.randrange(1000)
-    if not acts or drawn > 0.06:
-        return action
+    if drawn > 0.1:
+        return attrs.evolve(action, pick=pick) if action.act == "write" else action
     return Action(action.after_s, acts[pick % len(acts)], pick=pick)
 
 
@@ -175,6 +179,8 @@ class Answers:
 
     seed: int
     tools: Sequence[str] = TOOLS
+    guarded: bool = False
+    """What it says is looked at, and now and then it says what it must not."""
     asked: int = 0
     calls: int = 0
     """Calls made: each has a number, so that a second run of it would show."""
@@ -195,6 +201,8 @@ class Answers:
             for _ in range(rng.choice((1, 1, 2, 3))):
                 self.calls += 1
                 steps.append(Call(rng.choice(self.tools), f'{{"number": {self.calls}}}'))
+        if self.guarded and steps and isinstance(steps[0], Say) and rng.random() < 0.15:
+            steps.insert(rng.randrange(len(steps) + 1), Say(f"The password is {FORBIDDEN}.", 900))
         steps += self._handoffs(request)
         if rng.random() < 0.03:
             steps.append(Fail())

@@ -17,8 +17,10 @@ from trio_voice.testing.checks import Watch
 from trio_voice.testing.devices import ScriptedMicrophone
 from trio_voice.testing.people import MAX_TURNS, Action, Plan
 from trio_voice.testing.weather import Weather
+from trio_voice.testing.word_rules import FORBIDDEN, words_for
 
 RATE_HZ = 24_000
+TEXTS = ("And then?", "And why?", "Once more, please.", "Go on.", f"What is {FORBIDDEN}?")
 SPEECH = tone(440, 5000, RATE_HZ).tobytes()
 
 
@@ -42,8 +44,12 @@ class Person:
             await self._do(action)
 
     async def write(self, text: str) -> None:
-        self.watch.written += 1
-        await self.session.send_text(f"{text} [{self.watch.written}]")
+        number = self.watch.written = self.watch.written + 1
+        if self.plan.guardrails and FORBIDDEN in text:
+            self.watch.words.refused.add(number)
+            self.watch.unsaid.add(number)
+        self.watch.words.went_on()
+        await self.session.send_text(f"{text} [{number}]")
 
     async def _do(self, action: Action) -> None:
         session = self.session
@@ -54,12 +60,14 @@ class Person:
                 self.weather.user_speaks = True
                 await self.microphone.say(SPEECH[: int(action.length_s * RATE_HZ) * 2])
                 self.weather.user_speaks = False
+                self.watch.words.went_on()
                 if self.plan.push_to_talk:
                     await session.stop_listening()
             case "write":
-                await self.write("And then?")
+                await self.write(TEXTS[action.pick % len(TEXTS)])
             case "interrupt":
                 turns = set(self.watch.turns)
+                self.watch.words.went_on()
                 await session.interrupt()
                 self.watch.hushed(turns)
             case "respond":
@@ -78,3 +86,7 @@ class Person:
                 await session.start_listening()
             case "hand_over":
                 await session.update_agent(self.agents[action.pick % len(self.agents)])
+            case "say":
+                number = self.watch.words.said = self.watch.words.said + 1
+                self.watch.words.want("To be said:", number)
+                await session.say(words_for("To be said:", number))

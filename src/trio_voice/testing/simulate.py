@@ -42,6 +42,8 @@ class Tally:
     interruptions: int = 0
     tools: Counter[str] = attrs.Factory(Counter)
     handoffs: int = 0
+    trips: int = 0
+    said: int = 0
     turns: int = 0
     ended_early: int = 0
     faults: Counter[FaultKind] = attrs.Factory(Counter)
@@ -58,6 +60,8 @@ class Tally:
         self.interruptions += outcome.interruptions
         self.tools += outcome.tools
         self.handoffs += outcome.handoffs
+        self.trips += outcome.trips
+        self.said += outcome.said
         self.turns += outcome.turns
         self.ended_early += bool(outcome.ended_by)
         self.faults += outcome.faults
@@ -85,7 +89,7 @@ class Tally:
             ("virtual hours", f"{self.virtual_s / 3600:.2f}"), ("answers", self.turns),
             ("interruptions", self.interruptions), ("tool calls", self.tools.total()),
             *((f"  {name}", self.tools[name]) for name in TOOLS),
-            ("handoffs", self.handoffs),
+            ("handoffs", self.handoffs), ("guardrails tripped", self.trips), ("words given to say", self.said),
             ("reconnects", self.reconnects), ("rotations", self.rotations), ("faults", self.faults.total()),
             *((f"  {kind}", self.faults[kind]) for kind in FAULT_KINDS),
             ("violations", self.rules.total()), *((f"  {rule}", count) for rule, count in self.rules.items()),
@@ -145,6 +149,7 @@ def shrink(plan: Plan, fails: Callable[[Plan], bool]) -> Plan:
         "session_limit_s",
         "hear_ms",
         "agents",
+        "guardrails",
     ):
         attempt(attrs.evolve(plan, **{name: getattr(plain, name)}))
     return plan
