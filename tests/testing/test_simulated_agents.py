@@ -15,7 +15,9 @@ from trio_voice.answers import Answers
 from trio_voice.asking import Asking
 from trio_voice.guarding import Guarding
 from trio_voice.handoffs import Handoffs
+from trio_voice.hosted_calls import HostedCalls
 from trio_voice.protocol import ResponseConfig
+from trio_voice.server.hosted_mcp import HostedMcp
 from trio_voice.testing import conversing
 from trio_voice.testing.people import Action, Plan, PlannedFault
 from trio_voice.tool_calls import ToolCalls
@@ -71,6 +73,7 @@ def a_handoff_fails_after_it_was_done(patch: Patch) -> None:
 
 HANDOFF_SEED = 15
 WORDS_SEED = 8
+SHOP_SEED = 3
 HANDOVERS = (*TALK[:4], Action(4.0, "hand_over", pick=1), *TALK[4:], Action(4.0, "hand_over", pick=2), *TALK)
 LATE_RESET = (planned("reset", "listening", 25.0),)
 
@@ -195,3 +198,86 @@ def test_the_rules_hold_of_words(faults: tuple[PlannedFault, ...]) -> None:
 def test_a_broken_rule_of_words_is_found(rule: str, break_it: Callable[[Patch], None], monkeypatch: Patch) -> None:
     break_it(monkeypatch)
     assert rule in rules(conversing.converse(looked_at()))
+
+
+# --- calls of the server's own --------------------------------------------------------------------
+
+
+def an_answer_is_given_twice(patch: Patch) -> None:
+    decide = HostedCalls._decide
+
+    def twice(self: HostedCalls, request_id: str, given: bool, reason: str) -> bool:
+        call = self._asked.get(request_id)
+        decided = decide(self, request_id, given, reason)
+        if call is not None:
+            self._asked[request_id] = call
+            decide(self, request_id, given, reason)
+        return decided
+
+    patch.setattr(HostedCalls, "_decide", twice)
+
+
+def an_answer_is_lost(patch: Patch) -> None:
+    patch.setattr(
+        HostedCalls, "_decide", lambda self, request_id, given, reason: bool(self._asked.pop(request_id, None))
+    )
+
+
+def all_is_let_through(patch: Patch) -> None:
+    decide = HostedCalls._decide
+    patch.setattr(HostedCalls, "_decide", lambda self, request_id, given, reason: decide(self, request_id, True, ""))
+
+
+def what_was_asked_on_another_connection_is_answered_on_this(patch: Patch) -> None:
+    gone = HostedCalls.connection_gone
+
+    def keeping(self: HostedCalls) -> None:
+        asked, self._asked = self._asked, {}
+        gone(self)
+        self._asked = asked
+
+    patch.setattr(HostedCalls, "connection_gone", keeping)
+
+
+def the_server_makes_a_call_again(patch: Patch) -> None:
+    run = HostedMcp._run
+
+    async def again(self: HostedMcp, *call: Any) -> None:
+        await run(self, *call)
+        await run(self, *call)
+
+    patch.setattr(HostedMcp, "_run", again)
+
+
+SHOPPING = (Action(0.5, "respond"), *[Action(4.0, "write", pick=pick) for pick in range(16)])
+SHOP_RESETS = tuple(planned("reset", "listening", at_s) for at_s in (12.0, 25.0, 40.0))
+
+HOSTED_BROKEN: list[tuple[str, Callable[[Patch], None], tuple[PlannedFault, ...]]] = [
+    ("answered once", an_answer_is_given_twice, ()),
+    ("answered once", an_answer_is_lost, ()),
+    ("approved first", all_is_let_through, ()),
+    ("answered once", what_was_asked_on_another_connection_is_answered_on_this, SHOP_RESETS),
+    ("tool once", the_server_makes_a_call_again, ()),
+]
+
+
+def shopping(*faults: PlannedFault) -> Plan:
+    return Plan(SHOP_SEED, 0.5, SHOPPING, faults, push_to_talk=True, tools=("look_up",), hosted=True)
+
+
+@pytest.mark.parametrize("faults", [(), SHOP_RESETS], ids=["undisturbed", "resets"])
+def test_the_rules_hold_of_hosted_calls(faults: tuple[PlannedFault, ...]) -> None:
+    outcome = conversing.converse(shopping(*faults))
+    assert rules(outcome) == set()
+    assert outcome.approvals >= 2
+    assert outcome.hosted_calls >= 3
+
+
+@pytest.mark.parametrize(
+    ("rule", "break_it", "faults"), HOSTED_BROKEN, ids=[f"{b[0]}: {b[1].__name__}" for b in HOSTED_BROKEN]
+)
+def test_a_broken_rule_of_hosted_calls_is_found(
+    rule: str, break_it: Callable[[Patch], None], faults: tuple[PlannedFault, ...], monkeypatch: Patch
+) -> None:
+    break_it(monkeypatch)
+    assert rule in rules(conversing.converse(shopping(*faults)))

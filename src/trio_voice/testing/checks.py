@@ -19,6 +19,7 @@ from trio_voice.protocol.history import History
 from trio_voice.testing.agent_rules import ChargeRules
 from trio_voice.testing.faults import FATAL_FAULTS, Fault
 from trio_voice.testing.hearing import Ear, Run, in_order, mark_of
+from trio_voice.testing.hosted_rules import HostedRules
 from trio_voice.testing.server import Direction, ServedConnection
 from trio_voice.testing.word_rules import WordRules
 
@@ -40,6 +41,7 @@ LONGEST_CALL_S = 40.0
 _LATER = re.compile(r'\(call "([^"]+)"\), which worked in the background')
 _NUMBERED = re.compile(r"\[(\d+)\]")
 CREATE = '{"type":"conversation.item.create"'
+ADDED = '{"type":"conversation.item.added"'
 APPEND = '{"type":"input_audio_buffer.append"'
 DELTAS = ("response.output_audio.delta", "response.audio.delta")
 """By both its names: the simulated server may speak the beta."""
@@ -66,6 +68,9 @@ class _Item(msgspec.Struct):
     call_id: str | None = ""
     status: str | None = ""
     output: str | None = ""
+    arguments: str | None = ""
+    approval_request_id: str | None = ""
+    approve: bool = False
 
 
 class _Tool(msgspec.Struct):
@@ -100,8 +105,11 @@ class _Message(msgspec.Struct):
 _read = msgspec.json.Decoder(_Message).decode
 WATCHED = tuple(
     f'{{"type":"{name}"'
-    for name in ("response.created", "response.done", "response.output_item.done", "session.updated", "error", *DELTAS)
-)
+    for name in (
+        "response.created", "response.done", "response.output_item.done", "response.mcp_call.in_progress",
+        "session.updated", "error", *DELTAS,
+    )
+)  # fmt: skip
 
 
 @attrs.define(eq=False)
@@ -124,6 +132,8 @@ class Told:
     carried_ms: float = 0.0
     """Of an utterance that had begun on the connection before."""
     calls: set[str] = attrs.Factory(set)
+    hosted: set[str] = attrs.Factory(set)
+    """Calls of the server's own, and what it asks before them."""
     outputs: Counter[str] = attrs.Factory(Counter)
     begun: set[str] = attrs.Factory(set)
     """Calls that go on in the background."""
@@ -180,8 +190,17 @@ class Watch:
     """The connection that the conversation was on last."""
     unsaid: set[int] = attrs.Factory(set)
     """Numbers of texts that were taken out of the conversation, or never let into it."""
+    deciding: int = 0
+    """How many approvals the person is thinking about."""
+    hosted: HostedRules = attrs.Factory(lambda self: HostedRules(self.wrong, self.approved), takes_self=True)
     forgotten: set[str] = attrs.Factory(set)
     """Calls that were."""
+
+    @property
+    def busy(self) -> bool:
+        """Tools run, here or at the server, or wait for the person."""
+        hosted = (output for call_id, output in self.called.items() if call_id.startswith("mcp"))
+        return bool(self.tools_running or self.deciding) or None in hosted
 
     def wrong(self, rule: str, seen: str) -> None:
         self.violations.append(Violation(rule, round(trio.current_time(), 3), seen))
@@ -200,7 +219,7 @@ class Watch:
                 self._created(told, connection.number, _read(text).item)
         elif (event := getattr(text, "event", None)) is not None:
             self._sound(connection, event.response_id, event.item_id, event.delta[1], len(event.delta) // 2)
-        elif text.startswith(WATCHED):
+        elif text.startswith(WATCHED) or (text.startswith(ADDED) and '"type":"mcp_call"' in text):
             self._sent(told, connection, _read(text))
 
     def _appended(self, told: Told, connection: ServedConnection, text: str) -> None:
@@ -224,7 +243,9 @@ class Watch:
                 self.words.sent(int(found))
                 if told.texts[int(found)] > 1:
                     self.wrong("every text once", f"text {found} was sent twice on connection {number}")
-        if item.type == "function_call":
+        if item.type == "mcp_approval_response":
+            self.hosted.answered(number, item.approval_request_id or "", item.approve)
+        elif item.type == "function_call":
             told.calls.add(item.call_id or "")
         elif item.type == "function_call_output":
             told.outputs[item.call_id or ""] += 1
@@ -251,6 +272,13 @@ class Watch:
             case "response.output_item.done":
                 if message.item.type == "function_call" and message.item.status == "completed":
                     told.calls.add(message.item.call_id or "")
+                elif message.item.type in ("mcp_call", "mcp_approval_request"):
+                    told.hosted.add(message.item.id or "")
+                    self._hosted(connection.number, message.item)
+            case "conversation.item.added":
+                self._hosted(connection.number, message.item)
+            case "response.mcp_call.in_progress":
+                self.hosted.run(message.item_id)
             case "session.updated":
                 session = message.session
                 told.session_id = session.id or ""
@@ -261,6 +289,12 @@ class Watch:
             case "error":
                 if (message.error.code or "") not in HARMLESS and not self.corrupted:
                     self.wrong("accepted by the server", f"{message.error.code}: {message.error.message}")
+
+    def _hosted(self, connection: int, item: _Item) -> None:
+        if item.type == "mcp_approval_request":
+            self.hosted.asked(connection, item.id or "", item.arguments or "")
+        elif item.arguments:
+            self.hosted.made(item.id or "", item.arguments)
 
     def _sound(self, connection: ServedConnection, response_id: str, item_id: str, mark: int, samples: int) -> None:
         answered = self.responses.setdefault(response_id, Answered(connection.number))
@@ -399,7 +433,7 @@ class Watch:
         for call_id, output in self.called.items():
             if output is None:
                 self.wrong("every call is answered", f"{call_id} was begun and never answered")
-            elif call_id not in last.calls and call_id not in self.forgotten:
+            elif call_id not in last.calls | last.hosted | self.forgotten:
                 self.wrong("result once", f"the server does not know of {call_id} any more")
         for call_id in last.calls:
             if last.outputs[call_id] != 1:

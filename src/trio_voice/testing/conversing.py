@@ -35,7 +35,7 @@ from trio_voice.testing.checks import CLOSING_S, Violation, Watch
 from trio_voice.testing.devices import ScriptedMicrophone
 from trio_voice.testing.direct import DIRECT_FAULTS, DIRECT_FRAME_MS, DirectServer, without_bytes
 from trio_voice.testing.drawn_agents import agents_of, guarded
-from trio_voice.testing.drawn_tools import decide, tools_of
+from trio_voice.testing.drawn_tools import SHOP, SHOP_TOOLS, decide, tools_of
 from trio_voice.testing.faults import FaultKind
 from trio_voice.testing.hearing import CheapDetector, CheapResampler, Ear
 from trio_voice.testing.people import Answers, Plan, State
@@ -72,6 +72,9 @@ class Outcome:
     tools: Counter[str] = attrs.Factory(Counter)
     """Calls, by the name of the tool."""
     handoffs: int = 0
+    approvals: int = 0
+    """Answers to a server that asks whether it may call a tool of its own."""
+    hosted_calls: int = 0
     trips: int = 0
     """Of guardrails."""
     said: int = 0
@@ -140,7 +143,7 @@ async def _hold(plan: Plan, is_direct: bool, clock: VirtualClock) -> Outcome:
     brain = _Brain(
         answers, _words_of(plan), watch=watch, think_ms=plan.think_ms, chunk_delay_ms=plan.clause_delay_ms,
         hear_ms=plan.hear_ms,
-        detector=CheapDetector,
+        detector=CheapDetector, mcp_tools=SHOP_TOOLS,
     )  # fmt: skip
     rng = random.Random(f"{plan.seed}/server")
     settings = ServerSettings(
@@ -157,7 +160,7 @@ async def _hold(plan: Plan, is_direct: bool, clock: VirtualClock) -> Outcome:
         base = RealtimeAgent(turn_detection=None if plan.push_to_talk else TurnDetection())
         base = attrs.evolve(base, **TALKATIVE) if plan.talkative else base
         base = guarded(base, plan.guardrails, watch) if plan.guardrails else base
-        agents = agents_of(base, plan.agents, tools_of(watch), watch)
+        agents = agents_of(base, plan.agents, [*tools_of(watch), *([SHOP] if plan.hosted else [])], watch)
         session = RealtimeSession(
             next(iter(agents.values())),
             connection=ConnectionOptions(
@@ -196,6 +199,8 @@ async def _hold(plan: Plan, is_direct: bool, clock: VirtualClock) -> Outcome:
     watch.judge_end(lost, weather.struck)
     watch.judge_sound()
     watch.judge_words(session_goes_on=goes_on)
+    if lost is None:
+        watch.hosted.judge(watch.connected)
     if goes_on:
         watch.charge.judge(watch.connected, session.agent.name)
     watch.leave_out(session._view.history)
@@ -215,6 +220,8 @@ async def _hold(plan: Plan, is_direct: bool, clock: VirtualClock) -> Outcome:
         watch.interruptions,
         watch.tools_called,
         watch.charge.handoffs,
+        watch.hosted.answers,
+        watch.hosted.runs.total(),
         watch.words.trips,
         watch.words.said,
         weather.rotations,

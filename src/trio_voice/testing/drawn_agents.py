@@ -17,6 +17,7 @@ from trio_voice.agent import RealtimeAgent
 from trio_voice.agent_tool import AgentTool, ToolContext
 from trio_voice.guardrail_functions import OnTrip, Trip, input_guardrail, output_guardrail
 from trio_voice.handoff_tools import Handoff, handoff
+from trio_voice.mcp_servers import HostedMcpTool
 from trio_voice.protocol.history import HistoryItem
 from trio_voice.testing.agent_rules import TRANSFER, instructions_of
 from trio_voice.testing.checks import Watch
@@ -35,7 +36,9 @@ class Reason(msgspec.Struct):
     number: int
 
 
-def agents_of(base: RealtimeAgent, count: int, tools: Sequence[AgentTool], watch: Watch) -> dict[str, RealtimeAgent]:
+def agents_of(
+    base: RealtimeAgent, count: int, tools: Sequence[AgentTool | HostedMcpTool], watch: Watch
+) -> dict[str, RealtimeAgent]:
     """`count` agents like `base`, by name; the first begins."""
     agents: dict[str, RealtimeAgent] = {}
     for name in NAMES[:count]:

@@ -15,6 +15,7 @@ from trio_voice.agent_tool import ToolContext
 from trio_voice.errors import SessionEnded
 from trio_voice.events import ToolApproval
 from trio_voice.function_tools import FunctionTool, tool
+from trio_voice.mcp_servers import HostedMcpTool
 from trio_voice.session import RealtimeSession
 from trio_voice.testing.checks import Watch
 
@@ -116,15 +117,30 @@ def tools_of(watch: Watch) -> list[FunctionTool]:
     ]  # fmt: skip
 
 
+HOSTED_MOODS = (
+    ("approve", 0.0), ("approve", 2.5), ("reject", 0.0), ("reject", 1.0), ("approve", 0.3), ("approve", 12.0),
+)  # fmt: skip
+"""The same of calls that the server makes; it waits for ever."""
+SHOP = HostedMcpTool("shop", "https://shop.invalid/mcp", require_approval={"always": ["buy"], "never": ["browse"]})
+"""On an MCP server that the server calls: what is played of it is in the answers (`people.py`)."""
+SHOP_TOOLS = {"shop": ("buy", "browse")}
+
+
 async def decide(wanted: ToolApproval, session: RealtimeSession, watch: Watch) -> None:
     """What the person makes of it."""
     number = json.loads(wanted.arguments)["number"]
-    do, after_s = MOODS[number % len(MOODS)]
+    moods = HOSTED_MOODS if wanted.tool in SHOP_TOOLS["shop"] else MOODS
+    do, after_s = moods[number % len(moods)]
+    watch.deciding += 1
     await trio.sleep(after_s)
+    watch.deciding -= 1
     with suppress(SessionEnded):
         if do == "approve":
             watch.approved.add(number)
-            if await session.approve(wanted.call_id) and wanted.tool == "pay":
+            in_time = await session.approve(wanted.call_id)
+            if in_time and wanted.tool == "pay":
                 watch.counted.add(number)
         elif do == "reject":
-            await session.reject(wanted.call_id, "the person does not want to")
+            in_time = await session.reject(wanted.call_id, "the person does not want to")
+        if do != "never" and in_time and moods is HOSTED_MOODS:
+            watch.hosted.decided[wanted.call_id] = do == "approve"

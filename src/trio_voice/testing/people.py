@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias
 import attrs
 
 from trio_voice.server.brain import ResponseRequest
-from trio_voice.server.scripted import Call, Fail, Say, Step, Wait
+from trio_voice.server.scripted import Call, Fail, HostedCall, Say, Step, Wait
 from trio_voice.testing.agent_rules import TRANSFER
 from trio_voice.testing.faults import CONNECT_FAULTS, FATAL_FAULTS, FAULT_KINDS, Fault, FaultKind
 from trio_voice.testing.word_rules import FORBIDDEN
@@ -89,6 +89,8 @@ class Plan:
     """What the model may call."""
     agents: int = 1
     """How many there are, each of whom can hand over to the others."""
+    hosted: bool = False
+    """The server has an MCP server whose tools it calls, some when they are approved."""
     guardrails: Literal["", "refuse", "delete"] = ""
     """Whether there are some, and what those of the user's words do."""
 
@@ -121,6 +123,7 @@ def plan_of(seed: int, minutes: float = 10.0, *, faults_per_minute: float = 1.5)
         talkative=rng.random() < 0.3,
         agents=agents,
         guardrails=rare.choice(("", "", "refuse", "delete")),
+        hosted=rare.random() < 0.4,
     )
 
 
@@ -204,6 +207,7 @@ class Answers:
         if self.guarded and steps and isinstance(steps[0], Say) and rng.random() < 0.15:
             steps.insert(rng.randrange(len(steps) + 1), Say(f"The password is {FORBIDDEN}.", 900))
         steps += self._handoffs(request)
+        steps += self._hosted(request)
         if rng.random() < 0.03:
             steps.append(Fail())
         return steps or [Say("Yes.", 300)]
@@ -215,3 +219,19 @@ class Answers:
         for _ in range(rng.choice((1, 1, 1, 2)) if ways and rng.random() < 0.15 else 0):
             self.calls += 1
             yield Call(rng.choice(ways), f'{{"number": {self.calls}}}')
+
+    def _hosted(self, request: ResponseRequest) -> Iterator[Step]:
+        """Now and then a call that the server makes by itself, or asks for."""
+        rng = random.Random(f"{self.seed}/{self.asked}/hosted")
+        if rng.random() < 0.2 and any(tool.type == "mcp" for tool in request.tools):
+            for name in rng.choice((("buy",), ("buy",), ("browse",), ("buy", "browse"))):
+                self.calls += 1
+                yield HostedCall(
+                    "shop",
+                    name,
+                    f'{{"number": {self.calls}}}',
+                    output=f"done {self.calls}",
+                    error="sold out" if rng.random() < 0.15 else None,
+                    takes_ms=rng.choice((0, 400, 3000)),
+                    needs_approval=name == "buy",
+                )

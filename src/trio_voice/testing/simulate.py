@@ -42,6 +42,8 @@ class Tally:
     interruptions: int = 0
     tools: Counter[str] = attrs.Factory(Counter)
     handoffs: int = 0
+    approvals: int = 0
+    hosted_calls: int = 0
     trips: int = 0
     said: int = 0
     turns: int = 0
@@ -60,6 +62,8 @@ class Tally:
         self.interruptions += outcome.interruptions
         self.tools += outcome.tools
         self.handoffs += outcome.handoffs
+        self.approvals += outcome.approvals
+        self.hosted_calls += outcome.hosted_calls
         self.trips += outcome.trips
         self.said += outcome.said
         self.turns += outcome.turns
@@ -89,7 +93,8 @@ class Tally:
             ("virtual hours", f"{self.virtual_s / 3600:.2f}"), ("answers", self.turns),
             ("interruptions", self.interruptions), ("tool calls", self.tools.total()),
             *((f"  {name}", self.tools[name]) for name in TOOLS),
-            ("handoffs", self.handoffs), ("guardrails tripped", self.trips), ("words given to say", self.said),
+            ("handoffs", self.handoffs), ("hosted calls approved or rejected", self.approvals),
+            ("hosted calls", self.hosted_calls), ("guardrails tripped", self.trips), ("words given to say", self.said),
             ("reconnects", self.reconnects), ("rotations", self.rotations), ("faults", self.faults.total()),
             *((f"  {kind}", self.faults[kind]) for kind in FAULT_KINDS),
             ("violations", self.rules.total()), *((f"  {rule}", count) for rule, count in self.rules.items()),
@@ -141,16 +146,9 @@ def shrink(plan: Plan, fails: Callable[[Plan], bool]) -> Plan:
             size //= 2
     plain = Plan(0, 0, (), ())
     for name in (
-        "latency_ms",
-        "prebuffer_ms",
-        "clause_delay_ms",
-        "think_ms",
-        "block_ms",
-        "session_limit_s",
-        "hear_ms",
-        "agents",
-        "guardrails",
-    ):
+        "latency_ms", "prebuffer_ms", "clause_delay_ms", "think_ms", "block_ms", "session_limit_s", "hear_ms", "agents",
+        "guardrails", "hosted",
+    ):  # fmt: skip
         attempt(attrs.evolve(plan, **{name: getattr(plain, name)}))
     return plan
 

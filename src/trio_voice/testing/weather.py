@@ -131,4 +131,4 @@ class Weather:
     def at_rest(self) -> bool:
         quiet = trio.current_time() - self.last_stir_at > SILENT_S
         waits = self.session.state in (SessionState.CONNECTED, SessionState.LISTENING)
-        return quiet and waits and not self.watch.tools_running
+        return quiet and waits and not self.watch.busy
