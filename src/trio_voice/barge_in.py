@@ -114,6 +114,11 @@ class BargeIn:
             self.outbox.send(ConversationItemDelete(item_id=item_id))
             self.history.delete(item_id)
 
+    def item_complete(self, turn: int | None, item_id: str) -> None:
+        """The server has sent all of a message. Of one that was interrupted it is known already what was heard."""
+        if turn is None or turn > self.floor or turn in self._silencing:
+            self.complete_items.add(item_id)
+
     def silenced(self, news: Interrupted, speaking: Speaking | None) -> None:
         """Playback is silent: tell the server, the record and the application what was heard."""
         interrupted: Speaking | None

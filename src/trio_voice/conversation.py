@@ -234,10 +234,10 @@ class _Conductor(Parts):
             case on.ConversationItemAdded() | on.ConversationItemCreated():
                 self.tools.ledger.arrived(event.item.call_id or event.item.id or "")
             case on.ResponseOutputAudioDone():
-                self.barge_in.complete_items.add(event.item_id)
+                self.barge_in.item_complete(turn, event.item_id)
             case on.ResponseOutputItemDone():
                 if event.item.type == "message" and event.item.id:
-                    self.barge_in.complete_items.add(event.item.id)
+                    self.barge_in.item_complete(turn, event.item.id)
                 elif event.item.type == "function_call":
                     self.tools.called(turn or 0, event.item)
                     self.speak_of_tools()

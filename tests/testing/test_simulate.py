@@ -40,7 +40,7 @@ TOOL_SEED = 8
 
 
 def test_whole_conversations_break_no_rule() -> None:
-    tally = simulate.simulate(0.02, seed=5, minutes=0.4, say=lambda line: None)
+    tally = simulate.simulate(0.035, seed=5, minutes=0.4, say=lambda line: None)
     assert tally.rules == {}
     assert tally.conversations >= 2
     assert tally.faults.total() > 0
@@ -79,7 +79,7 @@ def test_a_seed_replays_to_the_sample() -> None:
 
 def test_in_two_processes_it_is_the_same() -> None:
     one, two = (
-        simulate.simulate(0.02, seed=5, minutes=0.15, wire="direct", say=lambda line: None, jobs=jobs)
+        simulate.simulate(0.035, seed=5, minutes=0.15, wire="direct", say=lambda line: None, jobs=jobs)
         for jobs in (1, 2)
     )
     assert one.conversations >= 3

@@ -1,4 +1,4 @@
-"""The simulation's rules of agents, of the words they must not say, and of the record: each is broken on purpose."""
+"""The simulation's rules of agents, of the words they must not say, and of calls of the server: each is broken."""
 
 from __future__ import annotations
 

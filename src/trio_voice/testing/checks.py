@@ -20,6 +20,7 @@ from trio_voice.testing.agent_rules import ChargeRules
 from trio_voice.testing.faults import FATAL_FAULTS, Fault
 from trio_voice.testing.hearing import Ear, Run, in_order, mark_of
 from trio_voice.testing.hosted_rules import HostedRules
+from trio_voice.testing.record_rules import RecordRules
 from trio_voice.testing.server import Direction, ServedConnection
 from trio_voice.testing.word_rules import WordRules
 
@@ -193,6 +194,7 @@ class Watch:
     deciding: int = 0
     """How many approvals the person is thinking about."""
     hosted: HostedRules = attrs.Factory(lambda self: HostedRules(self.wrong, self.approved), takes_self=True)
+    record: RecordRules = attrs.Factory(lambda self: RecordRules(self.wrong), takes_self=True)
     forgotten: set[str] = attrs.Factory(set)
     """Calls that were."""
 
@@ -416,8 +418,17 @@ class Watch:
         """Of what the model is no longer to know, none is missed."""
         for entry in history:
             if entry.hidden:
-                self.unsaid |= {int(found) for found in _NUMBERED.findall(entry.text)}
-                self.forgotten |= {entry.call_id, *_LATER.findall(entry.text)}
+                self.not_missed(entry.text, entry.call_id)
+
+    def not_missed(self, text: str, call_id: str) -> None:
+        """An item with these words, or of this call, is no longer in the conversation."""
+        self.unsaid |= {int(found) for found in _NUMBERED.findall(text)}
+        self.forgotten |= {call_id, *_LATER.findall(text)}
+
+    def nothing_is_missed(self) -> None:
+        """All items so far are not."""
+        self.unsaid |= set(range(1, self.written + 1))
+        self.forgotten |= {*self.called, *(call_id for told in self.told.values() for call_id in told.calls)}
 
     def judge_tools(self, *, session_goes_on: bool) -> None:
         """What ran, and what the newest server knows of it."""

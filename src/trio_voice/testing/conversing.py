@@ -9,8 +9,9 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, nullcontext
+from functools import partial
 from typing import Any, Literal, TypeAlias
 
 import attrs
@@ -26,9 +27,10 @@ from trio_voice.devices.wav import SoftwareSpeaker
 from trio_voice.errors import SessionEnded
 from trio_voice.events import ResponseEnd, ResponseStart, ToolApproval
 from trio_voice.protocol import TurnDetection
+from trio_voice.protocol.items import Item
 from trio_voice.server import input_audio
 from trio_voice.server.brain import ResponseRequest, ResponseWriter
-from trio_voice.server.scripted import Say, ScriptedBrain, Step
+from trio_voice.server.scripted import Say, ScriptedBrain, Step, marked_samples
 from trio_voice.server.server_settings import ServerSettings
 from trio_voice.session import RealtimeSession
 from trio_voice.testing.checks import CLOSING_S, Violation, Watch
@@ -36,7 +38,7 @@ from trio_voice.testing.devices import ScriptedMicrophone
 from trio_voice.testing.direct import DIRECT_FAULTS, DIRECT_FRAME_MS, DirectServer, without_bytes
 from trio_voice.testing.drawn_agents import agents_of, guarded
 from trio_voice.testing.drawn_tools import SHOP, SHOP_TOOLS, decide, tools_of
-from trio_voice.testing.faults import FaultKind
+from trio_voice.testing.faults import Fault, FaultKind
 from trio_voice.testing.hearing import CheapDetector, CheapResampler, Ear
 from trio_voice.testing.people import Answers, Plan, State
 from trio_voice.testing.person import Person
@@ -75,6 +77,7 @@ class Outcome:
     approvals: int = 0
     """Answers to a server that asks whether it may call a tool of its own."""
     hosted_calls: int = 0
+    edits: int = 0
     trips: int = 0
     """Of guardrails."""
     said: int = 0
@@ -101,6 +104,26 @@ def converse(plan: Plan, *, wire: Wire = "websocket") -> Outcome:
         clock = VirtualClock()
         outcome = trio.run(_hold, held, is_direct, clock, clock=clock)
     return attrs.evolve(outcome, plan=plan, wall_s=time.process_time() - began_at)
+
+
+async def _compare(session: RealtimeSession, brain: _Brain, watch: Watch) -> None:
+    """What the model knows, and what the session takes it to know."""
+    with trio.move_on_after(ANSWER_WITHIN_S) as waiting:
+        await trio.sleep(3)
+        while session.connection_state is not ConnectionState.CONNECTED:  # noqa: ASYNC110 - virtual time
+            await trio.sleep(0.5)
+        brain.look = partial(_same_record, watch, session)
+        await session.respond()
+        while brain.look is not None:  # noqa: ASYNC110 - virtual time
+            await trio.sleep(0.5)
+        await trio.sleep(3)
+    if waiting.cancelled_caught:
+        watch.wrong("the conversation goes on", "at rest an answer was asked for, and none was made")
+
+
+def _same_record(watch: Watch, session: RealtimeSession, shown: Sequence[Item]) -> None:
+    if not watch.corrupted:
+        watch.record.compare(shown, session._view.history)
 
 
 @contextmanager
@@ -185,6 +208,10 @@ async def _hold(plan: Plan, is_direct: bool, clock: VirtualClock) -> Outcome:
                 await person.take_part()
                 await weather.clear_up()
                 goes_on = await _come_to_rest(person, session, watch, weather)
+                if goes_on:
+                    await _compare(session, brain, watch)
+                    await server.strike(Fault("reset"))
+                    await _compare(session, brain, watch)
                 await weather.close_in()
                 left_at = trio.current_time()
         except SessionEnded:
@@ -222,6 +249,7 @@ async def _hold(plan: Plan, is_direct: bool, clock: VirtualClock) -> Outcome:
         watch.charge.handoffs,
         watch.hosted.answers,
         watch.hosted.runs.total(),
+        watch.record.edits,
         watch.words.trips,
         watch.words.said,
         weather.rotations,
@@ -281,8 +309,16 @@ class _Brain(ScriptedBrain):
     def __init__(self, *scripts: Any, watch: Watch, **more: Any) -> None:
         super().__init__(*scripts, **more)
         self._watch = watch
+        self.look: Callable[[Sequence[Item]], None] | None = None
+        """Called once, with what the next request shows."""
 
     async def respond(self, request: ResponseRequest, writer: ResponseWriter) -> None:
+        if self.look is not None and request.tool_choice != "none":
+            self.look(request.items)
+            self.look = None
+            self._answered += 1
+            await writer.speak("Yes.", marked_samples(self._answered - 1, 4800))
+            return
         self._watch.words.asked(request.instructions, self._answered + 1)
         await super().respond(attrs.evolve(request, instructions=""), writer)
 

@@ -19,10 +19,11 @@ from trio_voice.testing.faults import CONNECT_FAULTS, FATAL_FAULTS, FAULT_KINDS,
 from trio_voice.testing.word_rules import FORBIDDEN
 
 Act: TypeAlias = Literal[
-    "speak", "write", "interrupt", "respond", "pause", "mute", "stop_listening", "hand_over", "say",
+    "speak", "write", "interrupt", "respond", "pause", "mute", "stop_listening", "hand_over", "say", "inject",
+    "edit", "delete", "reset",
 ]  # fmt: skip
 USUAL_ACTS: tuple[Act, ...] = ("speak", "write", "interrupt", "respond", "pause", "mute", "stop_listening")
-ACTS: tuple[Act, ...] = (*USUAL_ACTS, "hand_over", "say")
+ACTS: tuple[Act, ...] = (*USUAL_ACTS, "hand_over", "say", "inject", "edit", "delete", "reset")
 
 State: TypeAlias = Literal[
     "connecting", "listening", "user speaking", "processing", "responding", "tool running", "resuming", "rotating",
@@ -52,7 +53,7 @@ class Action:
     length_s: float = 0.0
     """Of the speech, the pause, the muting, the time without listening."""
     pick: int = 0
-    """Which of those that there are: agents to hand over to, texts to write."""
+    """Which of those that there are: agents to hand over to, texts to write, items to edit."""
 
 
 @attrs.frozen
@@ -129,9 +130,10 @@ def plan_of(seed: int, minutes: float = 10.0, *, faults_per_minute: float = 1.5)
 
 def _varied(action: Action, rng: random.Random, agents: int) -> Action:
     """Now and then what is done seldom takes the place of what is done often."""
-    acts: tuple[Act, ...] = ("say", "hand_over") if agents > 1 else ("say",)
+    acts: tuple[Act, ...] = ("say", "inject", "inject", "edit", "edit", "delete", "delete", "reset")
+    acts += ("hand_over", "hand_over") if agents > 1 else ()
     drawn, pick = rng.random(), rng.randrange(1000)
-    if drawn > 0.1:
+    if drawn > 0.15:
         return attrs.evolve(action, pick=pick) if action.act == "write" else action
     return Action(action.after_s, acts[pick % len(acts)], pick=pick)
 

@@ -44,6 +44,7 @@ class Tally:
     handoffs: int = 0
     approvals: int = 0
     hosted_calls: int = 0
+    edits: int = 0
     trips: int = 0
     said: int = 0
     turns: int = 0
@@ -64,6 +65,7 @@ class Tally:
         self.handoffs += outcome.handoffs
         self.approvals += outcome.approvals
         self.hosted_calls += outcome.hosted_calls
+        self.edits += outcome.edits
         self.trips += outcome.trips
         self.said += outcome.said
         self.turns += outcome.turns
@@ -95,6 +97,7 @@ class Tally:
             *((f"  {name}", self.tools[name]) for name in TOOLS),
             ("handoffs", self.handoffs), ("hosted calls approved or rejected", self.approvals),
             ("hosted calls", self.hosted_calls), ("guardrails tripped", self.trips), ("words given to say", self.said),
+            ("edits of the record", self.edits),
             ("reconnects", self.reconnects), ("rotations", self.rotations), ("faults", self.faults.total()),
             *((f"  {kind}", self.faults[kind]) for kind in FAULT_KINDS),
             ("violations", self.rules.total()), *((f"  {rule}", count) for rule, count in self.rules.items()),
