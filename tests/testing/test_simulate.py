@@ -40,7 +40,7 @@ TOOL_SEED = 8
 
 
 def test_whole_conversations_break_no_rule() -> None:
-    tally = simulate.simulate(0.035, seed=5, minutes=0.4, say=lambda line: None)
+    tally = simulate.simulate(0.05, seed=5, minutes=0.6, say=lambda line: None)
     assert tally.rules == {}
     assert tally.conversations >= 2
     assert tally.faults.total() > 0

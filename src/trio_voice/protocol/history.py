@@ -258,9 +258,13 @@ class History:
         return self._order[position - 1] if position else None
 
     def told_before(self, item_id: str) -> str:
-        """The nearest item before this one that the server knows of; `root` where it would be the first."""
+        """The nearest item before this one that the server knows of; `root` where it would be the first.
+
+        Not the tools of an MCP server: a new connection lists them before it is told what there was.
+        """
         before = self._order[: self._order.index(item_id)]
-        return next((other for other in reversed(before) if other not in self.untold), "root")
+        told = (other for other in reversed(before) if other not in self.untold)
+        return next((other for other in told if self._entries[other].kind != "mcp_list_tools"), "root")
 
     def new_id(self, kind: str) -> str:
         """An id of our own that no item has or had."""
