@@ -258,9 +258,12 @@ class _Conductor(Parts):
             self.speak_of_tools()
             return
         if error.code == "conversation_already_has_active_response":
-            if self.arbiter.is_refused(error.event_id):
+            ours = self.arbiter.is_refused(error.event_id)
+            if ours:
                 self._collided()
-            else:  # the server's own, to what the user has said since
+            unanswered = self.view.phase is SessionState.PROCESSING and self.detection.answers
+            if not ours or (unanswered and not self.arbiter.waits):
+                # The one refused was the server's own, to what the user said last: it will not try again.
                 self.asking.respond(ResponseCreate())
         if error.code == "input_audio_buffer_commit_empty":
             self.utterances.refused()

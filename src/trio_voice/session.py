@@ -210,7 +210,7 @@ class RealtimeSession(HistoryMethods):
             reports, wait = to_conversation.clone(), self.audio_output.wait_for_device
             sounding = DeviceRecovery("speaker", speaker.name, reports, wait)
         self._link = supervisor.Link(
-            frames.receiver if microphone is not None else None,
+            frames if microphone is not None else None,
             to_conversation.clone(),
             to_playback if speaker is not None else None,
             self._fan_out,

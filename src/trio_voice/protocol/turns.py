@@ -138,6 +138,11 @@ class ResponseArbiter:
         """A request of which the answer may not be interrupted is on its way, or waits."""
         return (self.asked and self.sent_marked) or any(map(is_marked, self._waiting))
 
+    @property
+    def waits(self) -> bool:
+        """A request waits for the end of the response under way."""
+        return bool(self._waiting)
+
     def forget(self, request: ResponseCreate) -> None:
         """It waits, and is not wanted any more."""
         self._waiting = deque(waiting for waiting in self._waiting if waiting is not request)
