@@ -242,6 +242,19 @@ async def test_what_the_server_was_not_told_again_it_need_not_forget(autojump_cl
         await settle(on)
 
 
+async def test_words_that_are_still_played_stay_until_it_is_known_what_was_heard(autojump_clock: MockClock) -> None:
+    """Also those of the answer before the one that is being made."""
+    desk = RealtimeAgent("Desk", "Find out.", handoffs=[handoff(BILLING, input_filter=lambda items: ())])
+    brain = ScriptedBrain([Say("One two three four.", 4000), [TRANSFER, Say("Five six.", 4000)], Say("Here.", 300)])
+    async with call(brain, desk, listening=False) as on:
+        await on.session.respond()
+        await on.next(events.ResponseEnd)
+        await on.session.respond()
+        await on.next(events.HandoffOccurred)
+        await on.session.interrupt()
+        await settle(on)
+
+
 async def test_a_filter_that_raises_leaves_the_old_agent(autojump_clock: MockClock) -> None:
     def broken(items: Sequence[HistoryItem]) -> Iterable[HistoryItem]:
         raise RuntimeError("out of order")

@@ -147,9 +147,15 @@ class BargeIn:
         return bool(self._silencing)
 
     def is_open(self, item_id: str, speaking: Speaking | None) -> bool:
-        """Whether it is still to be seen how much of this message is heard."""
+        """Whether it is still to be seen how much of this message is heard.
+
+        That may be one of an answer before: the next one may begin while its words are played.
+        """
         answers = [interrupted for interrupted, _ in self._silencing.values()]
-        answers += [speaking] if self.is_sounding(speaking) else []
+        if self.is_sounding(speaking):
+            answers.append(speaking)
+            if item_id in self.complete_items and self.outbox.speaks:
+                return True
         return any(item_id in answer.item_ids for answer in answers)
 
     def played(self, positions: Collection[ItemPosition], speaking: Speaking | None) -> None:

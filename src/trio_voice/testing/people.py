@@ -40,7 +40,7 @@ TOOLS = (
 )  # fmt: skip
 """Those of `drawn_tools.py`."""
 
-MAX_TURNS = 110
+MAX_TURNS = 96
 """Marked samples tell 127 answers apart; people hang up before."""
 
 
@@ -104,7 +104,7 @@ def plan_of(seed: int, minutes: float = 10.0, *, faults_per_minute: float = 1.5)
     push_to_talk = rng.random() < 0.5
     rare = random.Random(f"{seed}/rare")
     agents = rare.choice((1, 3))
-    while lasted_s < end_s and len(actions) < MAX_TURNS * 0.7:
+    while lasted_s < end_s and len(actions) < MAX_TURNS * 0.8:
         action = _action(rng, push_to_talk)
         actions.append(_varied(action, rare, agents))
         lasted_s += action.after_s + action.length_s
