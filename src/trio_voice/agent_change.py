@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-import attrs
-from msgspec import UNSET
+from msgspec import UNSET, Struct, field
 from msgspec.structs import replace
 
 from trio_voice.agent import RealtimeAgent
@@ -29,8 +28,7 @@ from trio_voice.protocol import (
 from trio_voice.server_detection import ServerDetection
 
 
-@attrs.frozen(eq=False)
-class Change:
+class Change(Struct, frozen=True, eq=False):
     """Who is to take over. `answered` is called once, in the step in which that is settled: with None when the agent is
     in charge, and otherwise with why it is not."""
 
@@ -40,8 +38,7 @@ class Change:
     """Of the model's call that leads to it; None: the application wants it."""
 
 
-@attrs.define(eq=False)
-class AgentChange:
+class AgentChange(Struct, eq=False):
     """`took_over` is called when another agent is in charge."""
 
     outbox: Outbox
@@ -50,8 +47,8 @@ class AgentChange:
     took_over: Callable[[Change], None]
     _open: Change | None = None
     """The server has been told, and has not answered."""
-    _config: SessionConfig = attrs.Factory(SessionConfig)
-    _waiting: deque[Change] = attrs.Factory(deque)
+    _config: SessionConfig = field(default_factory=SessionConfig)
+    _waiting: deque[Change] = field(default_factory=deque)
     _told: int = 0
 
     @property

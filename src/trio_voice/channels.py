@@ -30,9 +30,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
-import attrs
 import trio
-from msgspec import Struct
+from msgspec import Struct, field
 
 from trio_voice.drop_oldest import DropOldest as DropOldest
 from trio_voice.errors import TrioVoiceError
@@ -175,13 +174,12 @@ class LinkUp(Struct, frozen=True):
     """The server was asked to take up the conversation that it has."""
 
 
-@attrs.define(eq=False)
-class Handover:
+class Handover(Struct, eq=False):
     """Asks the conversation to move to a new connection once it is configured, if nothing is going on just then."""
 
     forced: bool = False
     """Move in any case: the old connection is about to be ended."""
-    answered: trio.Event = attrs.Factory(trio.Event)
+    answered: trio.Event = field(default_factory=trio.Event)
     accepted: bool = False
 
 
@@ -251,8 +249,7 @@ CommandName: TypeAlias = Literal[
 ]
 
 
-@attrs.define(eq=False)
-class Command:
+class Command(Struct, eq=False):
     """Something the application asked for. `done` is set when it has been carried out, or `lost`."""
 
     do: CommandName
@@ -265,7 +262,7 @@ class Command:
     agent: RealtimeAgent | None = None
     call_id: str = ""
     """Of the tool's call that is approved or rejected."""
-    done: trio.Event = attrs.Factory(trio.Event)
+    done: trio.Event = field(default_factory=trio.Event)
     lost: bool = False
     """The session ended first."""
     refused: TrioVoiceError | None = None

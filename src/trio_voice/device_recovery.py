@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
-import attrs
 import trio
+from msgspec import Struct, field
 
 from trio_voice.channels import DeviceNews, InboxItem, offer
 from trio_voice.devices import DeviceCounters
@@ -26,8 +26,7 @@ Use: TypeAlias = Callable[[], Awaitable[DeviceError | None]]
 """Opens the device, tells `opened` and `works`, and gives how it failed; None when its source has ended."""
 
 
-@attrs.define(eq=False)
-class DeviceRecovery:
+class DeviceRecovery(Struct, eq=False):
     """One device of a session through all its openings. Written by the actor that uses it; the session reads."""
 
     kind: DeviceKind
@@ -35,16 +34,16 @@ class DeviceRecovery:
     reports: trio.MemorySendChannel[InboxItem]
     wait_for_device: bool = False
     """Begin without it where there is none."""
-    policy: Reopening = attrs.Factory(Reopening)
+    policy: Reopening = field(default_factory=Reopening)
     failures: int = 0
-    lost: trio.Event = attrs.Factory(trio.Event)
+    lost: trio.Event = field(default_factory=trio.Event)
     """Set while it is away."""
     _lost_at: float = 0.0
     _opened_at: float | None = None
     _outages_s: float = 0.0
     _started: bool = False
-    _past: DeviceCounters = attrs.Factory(DeviceCounters)
-    _present: DeviceCounters = attrs.Factory(DeviceCounters)
+    _past: DeviceCounters = field(default_factory=DeviceCounters)
+    _present: DeviceCounters = field(default_factory=DeviceCounters)
     _task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 
     @property

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import attrs
 import trio
+from msgspec import Struct, field
 
 from trio_voice.channels import EventFanOut, FromServer, InboxItem, Play, PlaybackItem, offer
 from trio_voice.errors import WireLost
@@ -41,11 +41,10 @@ REFUSALS = {"model_load_error", "invalid_pipeline", "beta_api_shape_disabled"}
 SOUND = (ResponseOutputAudioDelta, ResponseOutputAudioDone)
 
 
-@attrs.define(eq=False)
-class Configuration:
+class Configuration(Struct, eq=False):
     """What the server has said of the session on one connection."""
 
-    taken: trio.Event = attrs.Factory(trio.Event)
+    taken: trio.Event = field(default_factory=trio.Event)
     """It has accepted our settings."""
     expires_at: float | None = None
     """When it will end the session, in Unix seconds."""

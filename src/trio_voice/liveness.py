@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-import attrs
 import trio
+from msgspec import Struct, field
 
 from trio_voice.config import ConnectionOptions
 from trio_voice.conversation_view import ConversationView
@@ -25,11 +25,10 @@ BUSY_TIMEOUT_S = 2.0
 """While a turn is in progress: together four seconds; a person gives up after five."""
 
 
-@attrs.define(eq=False)
-class RoundTrips:
+class RoundTrips(Struct, eq=False):
     """The latest round trips of pings, in milliseconds."""
 
-    latest_ms: deque[float] = attrs.Factory(lambda: deque(maxlen=32))
+    latest_ms: deque[float] = field(default_factory=lambda: deque(maxlen=32))
 
     @property
     def median_ms(self) -> float | None:

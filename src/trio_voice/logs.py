@@ -17,11 +17,11 @@ from collections.abc import MutableMapping
 from contextvars import ContextVar
 from typing import Any
 
-import attrs
+from msgspec import Struct
+from msgspec.structs import asdict
 
 
-@attrs.define(eq=False)
-class LogContext:
+class LogContext(Struct, eq=False):
     """What every line of a session has, as far as it is known. One for a session; its conversation writes."""
 
     agent: str = ""
@@ -36,7 +36,7 @@ class LogContext:
     """Its id at the server."""
 
     def fields(self) -> dict[str, Any]:
-        return {name: value for name, value in attrs.asdict(self).items() if value}
+        return {name: value for name, value in asdict(self).items() if value}
 
 
 _context: ContextVar[LogContext | None] = ContextVar("trio_voice_log_context", default=None)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-import attrs
 import trio
+from msgspec import Struct
 from msgspec.structs import replace
 
 from trio_voice import events
@@ -26,8 +26,7 @@ UNCONFIRMED_CAPACITY = 256
 """When full the oldest is forgotten: a server that confirms nothing must not cost memory for ever."""
 
 
-@attrs.define(eq=False)
-class Outbox:
+class Outbox(Struct, eq=False):
     """Synchronous, every verb of it: nothing here waits."""
 
     playback: trio.MemorySendChannel[PlaybackItem] | None

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections import deque
 
 import attrs
+from msgspec import Struct
 from msgspec.structs import replace
 
 from trio_voice.protocol import AudioConfig, AudioInput, SessionConfig, SessionUpdate, TurnDetection
 
 
-@attrs.frozen
-class _Told:
+class _Told(Struct, frozen=True):
     """What an update said that the server has not acknowledged."""
 
     own: TurnDetection | None

@@ -19,9 +19,9 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import quote, urlsplit
 
-import attrs
 import trio
 import trio.abc
+from msgspec import Struct, field
 
 from trio_voice import downlink, liveness, uplink
 from trio_voice.audio import Frame
@@ -62,8 +62,7 @@ SHORTEST_LIFETIME_S = 10.0
 """A session said to end sooner means that this machine's clock is wrong: no reason to connect again and again."""
 
 
-@attrs.define(eq=False)
-class Link:
+class Link(Struct, eq=False):
     """What every connection of a session needs: the ends of its channels, its options, and what it keeps count of."""
 
     frames: trio.MemoryReceiveChannel[Frame] | None
@@ -76,14 +75,14 @@ class Link:
     open_stream: OpenStream | None = None
     wall_clock: Callable[[], float] = time.time
     """Only to read `expires_at`, which is a date."""
-    rng: random.Random = attrs.Factory(random.Random)
+    rng: random.Random = field(default_factory=random.Random)
     output_rate_hz: int = 24_000
     state: ConnectionState = ConnectionState.DISCONNECTED
     epoch: int = 0
     """Of the newest connection."""
-    uplink: UplinkStatistics = attrs.Factory(UplinkStatistics)
-    round_trips: RoundTrips = attrs.Factory(RoundTrips)
-    turns: TurnNumbers = attrs.Factory(TurnNumbers)
+    uplink: UplinkStatistics = field(default_factory=UplinkStatistics)
+    round_trips: RoundTrips = field(default_factory=RoundTrips)
+    turns: TurnNumbers = field(default_factory=TurnNumbers)
     conversation_id: str = ""
     """Of the conversation that the server keeps, where it does: see `ConnectionOptions.native_resume`."""
 
@@ -96,17 +95,16 @@ class Link:
                 end.close()
 
 
-@attrs.define(eq=False)
-class _Connection:
+class _Connection(Struct, eq=False):
     """One that is open, or was."""
 
     epoch: int
     sent: SentAudio
-    scope: trio.CancelScope = attrs.Factory(trio.CancelScope)
-    configuration: Configuration = attrs.Factory(Configuration)
-    opened_at: float = attrs.field(factory=trio.current_time)
-    loss: WireLost = attrs.Factory(lambda: WireLost("the connection ended", retryable=True))
-    over: trio.Event = attrs.Factory(trio.Event)
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    configuration: Configuration = field(default_factory=Configuration)
+    opened_at: float = field(default_factory=trio.current_time)
+    loss: WireLost = field(default_factory=lambda: WireLost("the connection ended", retryable=True))
+    over: trio.Event = field(default_factory=trio.Event)
 
 
 async def run(link: Link) -> None:

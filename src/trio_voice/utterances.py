@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-import attrs
+from msgspec import Struct, field
 
 from trio_voice.audio import AudioFormat
 
@@ -70,8 +70,7 @@ class SentAudio:
         return b"".join(self._chunks)[first - held_from : last - held_from]
 
 
-@attrs.define(eq=False)
-class Utterances:
+class Utterances(Struct, eq=False):
     """Told by the conversation what the server says of the user's speech; asked when a connection is lost."""
 
     push_to_talk: bool
@@ -82,7 +81,7 @@ class Utterances:
     """Utterances that a lost connection took with it: longer than what is kept, or before too long an outage."""
     _sent: SentAudio | None = None
     _began_ms: float | None = None
-    _wordless: dict[str, bytes] = attrs.Factory(dict)
+    _wordless: dict[str, bytes] = field(default_factory=dict)
     _carried: bytes = b""
     _lost_at: float = 0.0
     _committed_id: str = ""

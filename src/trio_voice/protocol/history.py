@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator
 from typing import Literal, TypeAlias
 
 import attrs
+from msgspec import Struct
 
 from trio_voice.protocol import server_events as on
 from trio_voice.protocol.items import Item
@@ -67,8 +68,7 @@ class HistoryItem:
     """When it first appeared, in seconds on Trio's clock."""
 
 
-@attrs.define(eq=False)
-class Entry:
+class Entry(Struct, eq=False):
     """One item of the conversation."""
 
     item_id: str

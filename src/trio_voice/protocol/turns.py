@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 
-import attrs
-from msgspec import UNSET
+from msgspec import UNSET, Struct, field
 
 from trio_voice.protocol.client_events import ResponseCreate
 from trio_voice.protocol.server_events import ResponseCreated, ResponseDone
@@ -56,8 +55,7 @@ def _response_id(event: object) -> str:
     return getattr(event, "response_id", None) or ""
 
 
-@attrs.define
-class ResponseArbiter:
+class ResponseArbiter(Struct):
     """Keeps to one response at a time in the conversation.
 
     `request` and the `on_…` methods return the event to send now, or None. A request made while a response is
@@ -69,7 +67,7 @@ class ResponseArbiter:
     """A `response.create` of ours is on its way."""
     _sent: ResponseCreate | None = None
     """The request that a refusal would be about: the server's own response may be created before it is refused."""
-    _waiting: deque[ResponseCreate] = attrs.Factory(deque)
+    _waiting: deque[ResponseCreate] = field(default_factory=deque)
 
     def request(self, event: ResponseCreate) -> ResponseCreate | None:
         if self.active or self.asked:
