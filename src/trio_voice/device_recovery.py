@@ -36,8 +36,8 @@ class DeviceRecovery(Struct, eq=False):
     """Begin without it where there is none."""
     policy: Reopening = field(default_factory=Reopening)
     failures: int = 0
-    lost: trio.Event = field(default_factory=trio.Event)
-    """Set while it is away."""
+    away: bool = False
+    """It has failed, or was never there, and no sound has passed through it since."""
     _lost_at: float = 0.0
     _opened_at: float | None = None
     _outages_s: float = 0.0
@@ -45,11 +45,7 @@ class DeviceRecovery(Struct, eq=False):
     _past: DeviceCounters = field(default_factory=DeviceCounters)
     _present: DeviceCounters = field(default_factory=DeviceCounters)
     _task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-
-    @property
-    def away(self) -> bool:
-        """It has failed, or was never there, and no sound has passed through it since."""
-        return self.lost.is_set()
+    _when_lost: Callable[[], None] = lambda: None
 
     def metrics(self, at: float) -> DeviceMetrics:
         outages_s = self._outages_s + (at - self._lost_at if self.away else 0.0)
@@ -61,14 +57,20 @@ class DeviceRecovery(Struct, eq=False):
             underflows=self._past.underflows + self._present.underflows,
         )
 
-    async def keep_open(self, use: Use, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Run `use`, and again whenever the device failed, until its source has ended.
+    async def keep_open(
+        self,
+        use: Use,
+        *,
+        when_lost: Callable[[], None] = lambda: None,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Run `use`, and again whenever the device failed, until its source has ended; `when_lost` begins an outage.
 
         Started: when the device is open, or is to be waited for.
         Raises: `DeviceError` if the first opening fails and is not to be waited for, or if trying again cannot help.
         Closes: `reports`.
         """
-        self._task_status = task_status
+        self._task_status, self._when_lost = task_status, when_lost
         attempts = Attempts(HEALTHY_AFTER_S)
         with self.reports:
             while True:
@@ -101,7 +103,7 @@ class DeviceRecovery(Struct, eq=False):
             return
         outage_s = (trio.current_time() if self._opened_at is None else self._opened_at) - self._lost_at
         self._outages_s += outage_s
-        self.lost = trio.Event()
+        self.away = False
         log.info("device.restored", kind=self.kind, device=self.device, outage_s=round(outage_s, 3))
         now = trio.current_time()
         self._tell(DeviceRestored(at=now, kind=self.kind, device=self.device, outage_ms=outage_s * 1000))
@@ -113,9 +115,10 @@ class DeviceRecovery(Struct, eq=False):
             return
         self._lost_at = now
         self.failures += 1
-        self.lost.set()
+        self.away = True
         log.warning("device.lost", kind=self.kind, device=self.device, reason=reason)
         self._tell(DeviceLost(at=now, kind=self.kind, device=self.device, reason=reason))
+        self._when_lost()
 
     def _start(self) -> None:
         if not self._started:

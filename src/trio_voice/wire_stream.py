@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from collections import deque
+from collections.abc import Callable
 
 import trio
 import trio.abc
@@ -23,7 +24,7 @@ MESSAGE_QUEUE = 64
 
 
 class WireStream(trio.abc.Stream):
-    """`inner`, for the library; and texts, for the wire. `keep_writing` has to run as long as anything is sent."""
+    """`inner`, for the library; and texts, for the wire. `begin_writing` has to be set before anything is sent."""
 
     def __init__(self, inner: trio.abc.Stream, max_text_bytes: int) -> None:
         self._inner = inner
@@ -44,6 +45,8 @@ class WireStream(trio.abc.Stream):
         self._text_waits = trio.lowlevel.ParkingLot()
         self._library_waits = trio.lowlevel.ParkingLot()
         self._unsent: deque[bytes] = deque()
+        self.begin_writing: Callable[[], None] | None = None
+        """Starts `keep_writing`, when there is first something that the socket has no room for: mostly never."""
         self._more_to_send = trio.lowlevel.ParkingLot()
         self._all_sent = trio.lowlevel.ParkingLot()
         self._is_broken = False
@@ -74,6 +77,9 @@ class WireStream(trio.abc.Stream):
             piece = piece[sent_bytes:]
         self._unsent.append(piece)
         self._more_to_send.unpark()
+        if self.begin_writing is not None:
+            self.begin_writing()
+            self.begin_writing = None
         return self._socket is None and len(self._unsent) == 1
 
     def _write_now(self, socket: trio.socket.SocketType, piece: bytes) -> int:
