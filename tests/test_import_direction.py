@@ -27,7 +27,7 @@ ACTOR_MODULES = {
     "loop_watch", "turn_reports", "session_figures", "journal", "voice_agent", "barge_in", "device_recovery",
     "tool_calls", "hosted_calls", "mcp_tools", "tool_offer", "history_edits", "session_history", "drop_oldest",
     "conversation_view", "conversation_parts", "connections", "answers", "commands",
-    "microphone_gate",
+    "microphone_gate", "on_demand",
     "event_streams", "guardrails", "guarding", "handoffs",
     "agent_change", "initiative",
     "liveness", "outbox", "user_turn", "asking", "resumption", "transcripts", "__init__",

@@ -19,6 +19,9 @@ full only when nothing is captured, and so nobody misses what is dropped.
 (3) Only while somebody listens to the sound itself (`session.events(sound=True)`): a `Tape` (`tape.py`). It is emptied
 five times a second; full, the event loop has stood still for seconds.
 
+The executor and the guardrails begin with the first item that is sent to them, an `OnDemand` (`on_demand.py`): most
+sessions have none.
+
 Who closes: the sender closes its end when it ends. No actor waits to send: each send is `send_nowait`, so an actor
 that falls behind can cost a connection or a frame, never a deadlock, and the downlink never waits for anyone.
 """
@@ -28,7 +31,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, TypeVar
 
 import trio
 from msgspec import Struct, field
@@ -42,6 +45,7 @@ from trio_voice.event_streams import (
 )
 from trio_voice.events import DeviceLost, DeviceRestored
 from trio_voice.mcp_tools import McpTools
+from trio_voice.on_demand import OnDemand as OnDemand
 from trio_voice.tool_items import ToolNews
 
 if TYPE_CHECKING:
@@ -54,6 +58,7 @@ if TYPE_CHECKING:
     from trio_voice.voice_activity import VoiceChange
 
 T = TypeVar("T")
+T_contra = TypeVar("T_contra", contravariant=True)
 
 CONTROL_CAPACITY = 1024
 PLAYBACK_CAPACITY = 4096
@@ -294,7 +299,15 @@ InboxItem: TypeAlias = (
 # --- channels that Trio does not have -------------------------------------------------------------
 
 
-def offer(channel: trio.MemorySendChannel[T], item: T) -> None:
+class SendingEnd(Protocol[T_contra]):
+    """Of a memory channel, or an `OnDemand`."""
+
+    def send_nowait(self, item: T_contra, /) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def offer(channel: SendingEnd[T], item: T) -> None:
     """Send to an actor that may have ended: then the session is ending too, and the item concerns nobody any more."""
     with suppress(trio.BrokenResourceError):
         channel.send_nowait(item)

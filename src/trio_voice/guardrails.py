@@ -32,9 +32,9 @@ async def run(
     """Look at what comes until `inbox` is closed and all checks have ended. `context` is the session's.
 
     Cancellation: a plain function goes on in its thread, whose end nobody waits for.
-    Closes: `verdicts`.
+    Closes: both ends.
     """
-    with verdicts:
+    with inbox, verdicts:
         async with trio.open_nursery() as nursery:
             desk = _Desk(verdicts, context, nursery)
             async for check in inbox:

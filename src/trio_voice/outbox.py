@@ -10,7 +10,16 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from trio_voice import events
-from trio_voice.channels import CheckText, EventFanOut, PlaybackItem, Send, SetMicrophone, UplinkItem, offer
+from trio_voice.channels import (
+    CheckText,
+    EventFanOut,
+    PlaybackItem,
+    Send,
+    SendingEnd,
+    SetMicrophone,
+    UplinkItem,
+    offer,
+)
 from trio_voice.dialects import DIALECTS, Dialect
 from trio_voice.logs import log
 from trio_voice.protocol import (
@@ -30,9 +39,9 @@ class Outbox(Struct, eq=False):
     """Synchronous, every verb of it: nothing here waits."""
 
     playback: trio.MemorySendChannel[PlaybackItem] | None
-    tool_calls: trio.MemorySendChannel[ToolItem]
+    tool_calls: SendingEnd[ToolItem]
     fan_out: EventFanOut
-    checks: trio.MemorySendChannel[CheckText]
+    checks: SendingEnd[CheckText]
     control: trio.MemorySendChannel[UplinkItem] | None = None
     """To the connection that is spoken to; None in an outage."""
     is_open: bool = False

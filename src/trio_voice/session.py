@@ -29,6 +29,7 @@ from trio_voice.channels import (
     EventFanOut,
     EventStream,
     InboxItem,
+    OnDemand,
     PlaybackItem,
 )
 from trio_voice.config import (
@@ -186,9 +187,7 @@ class RealtimeSession(HistoryMethods):
         """
         to_conversation, inbox = trio.open_memory_channel[InboxItem](INBOX_CAPACITY)
         to_playback, playback_items = trio.open_memory_channel[PlaybackItem](PLAYBACK_CAPACITY)
-        to_tools, tool_items = trio.open_memory_channel[ToolItem](TOOL_CAPACITY)
         self._toolbox = McpToolbox(self._in_charge, self._rng)
-        to_guardrails, checks = trio.open_memory_channel[CheckText](CHECK_CAPACITY)
         frames = DropOldest[Frame](max(1, self.audio_input.capacity_ms // self.audio_input.chunk_ms))
         history = History()
         began_at = trio.current_time() - self._earlier.duration_s
@@ -249,12 +248,15 @@ class RealtimeSession(HistoryMethods):
                     hear = partial(hear, recovery=hearing, filters=self._capture_filters, voice=self._voice)
                     await nursery.start(partial(hear, reports=to_conversation.clone()))
                 await self._toolbox.begin(to_conversation, nursery)
-                execute = partial(
-                    tools.run, tool_items, to_conversation.clone(), tools=self._in_charge.equipped.runnable
+                execute = partial(tools.run, tools=self._in_charge.equipped.runnable, context=self.context)
+                execute = partial(execute, agent=self.agent, approver=self._approver)
+                to_tools = OnDemand[ToolItem](
+                    TOOL_CAPACITY, lambda calls: nursery.start_soon(execute, calls, to_conversation.clone())
                 )
-                nursery.start_soon(partial(execute, context=self.context, agent=self.agent, approver=self._approver))
-                look = partial(guardrails.run, checks, to_conversation.clone(), context=self.context)
-                nursery.start_soon(look)
+                look = partial(guardrails.run, context=self.context)
+                to_guardrails = OnDemand[CheckText](
+                    CHECK_CAPACITY, lambda checks: nursery.start_soon(look, checks, to_conversation.clone())
+                )
                 conduct = partial(conversation.run, inbox, tool_calls=to_tools, checks=to_guardrails)
                 conduct = partial(conduct, playback=to_playback.clone() if speaker is not None else None)
                 conduct = partial(conduct, fan_out=self._fan_out, view=self._view, in_charge=self._in_charge)
@@ -263,8 +265,7 @@ class RealtimeSession(HistoryMethods):
                 task_status.started()
         finally:
             self._end()
-            ends = (to_conversation, inbox, to_playback, playback_items, to_tools, tool_items, to_guardrails, checks)
-            for end in ends:
+            for end in (to_conversation, inbox, to_playback, playback_items):
                 end.close()
             frames.close()
             self._toolbox.close()

@@ -69,9 +69,9 @@ async def run(
     """Run tools until `inbox` is closed and all have ended.
 
     Cancellation: async tools are cancelled; a plain function goes on in its thread, whose end nobody waits for.
-    Closes: `results`.
+    Closes: both ends.
     """
-    with results:
+    with inbox, results:
         async with trio.open_nursery() as nursery:
             executor = _Executor(results, nursery, context, approver)
             executor.offers.append(OfferTools(0, tools, agent))
