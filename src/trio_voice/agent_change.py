@@ -6,7 +6,6 @@ a server that refuses it leaves the agent that was in charge.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 
 from msgspec import UNSET, Struct, field
@@ -48,7 +47,7 @@ class AgentChange(Struct, eq=False):
     _open: Change | None = None
     """The server has been told, and has not answered."""
     _config: SessionConfig = field(default_factory=SessionConfig)
-    _waiting: deque[Change] = field(default_factory=deque)
+    _waiting: list[Change] = field(default_factory=list)
     _told: int = 0
 
     @property
@@ -84,7 +83,7 @@ class AgentChange(Struct, eq=False):
             self.outbox.send(undo)
         if _has_voice(self._config) and "voice" in f"{error.code} {error.param}":
             self.in_charge.has_spoken = True
-            self._waiting.appendleft(change)
+            self._waiting.insert(0, change)
         else:
             change.answered(ConfigError(f"the server refused agent {change.agent.name!r}: {error.message}"))
         self._next()
@@ -94,7 +93,7 @@ class AgentChange(Struct, eq=False):
         """It is told again on the next one."""
         if self._open is not None:
             self.detection.refused(_detection(self.in_charge.told))
-            self._waiting.appendleft(self._open)
+            self._waiting.insert(0, self._open)
             self._open = None
 
     def connected(self) -> None:
@@ -103,7 +102,7 @@ class AgentChange(Struct, eq=False):
 
     def _next(self) -> None:
         while self._open is None and self._waiting and self.outbox.is_open:
-            change = self._waiting.popleft()
+            change = self._waiting.pop(0)
             try:
                 config = self.in_charge.successor(change.agent)
             except ConfigError as problem:

@@ -6,7 +6,6 @@ application is told once, and what is said in its place is asked for once, whate
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -78,7 +77,7 @@ class Guarding(Struct, eq=False):
     """By item and guardrail: how many characters of it were looked at."""
     _tripped: dict[str, None] = field(default_factory=dict)
     """Turns, and items of the user, in which something was found; the newest last."""
-    _texts: deque[_Written] = field(default_factory=deque)
+    _texts: list[_Written] = field(default_factory=list)
     """In the order in which they were said: one waits for those before it."""
     _count: int = 0
 
@@ -205,7 +204,7 @@ class Guarding(Struct, eq=False):
                     text.tripped = (guardrail, trip)
                     text.waiting.clear()
         while self._texts and not self._texts[0].waiting:
-            text = self._texts.popleft()
+            text = self._texts.pop(0)
             if text.tripped is None:
                 text.command.passed = True
                 self.carry_out(text.command)

@@ -7,7 +7,6 @@ and it is the waiting that ends.
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING
 
 import trio
@@ -20,6 +19,7 @@ from trio_voice.errors import WireLost
 if TYPE_CHECKING:
     from trio_voice.wire import Wire
 
+REMEMBERED = 32
 BUSY_INTERVAL_S = 2.0
 BUSY_TIMEOUT_S = 2.0
 """While a turn is in progress: together four seconds; a person gives up after five."""
@@ -28,7 +28,11 @@ BUSY_TIMEOUT_S = 2.0
 class RoundTrips(Struct, eq=False):
     """The latest round trips of pings, in milliseconds."""
 
-    latest_ms: deque[float] = field(default_factory=lambda: deque(maxlen=32))
+    latest_ms: list[float] = field(default_factory=list)
+
+    def add(self, round_trip_ms: float) -> None:
+        self.latest_ms.append(round_trip_ms)
+        del self.latest_ms[:-REMEMBERED]
 
     @property
     def median_ms(self) -> float | None:
@@ -70,7 +74,7 @@ async def _probe(
 
     async def ping() -> None:
         await wire.ping()
-        round_trips.latest_ms.append((trio.current_time() - pinged_at) * 1000)
+        round_trips.add((trio.current_time() - pinged_at) * 1000)
         answered.set()
 
     pings.start_soon(ping)

@@ -269,6 +269,7 @@ async def _live(
                 send = partial(send, input_format=link.audio_input.format, statistics=link.uplink)
                 nursery.start_soon(send, opened, control_items, frames)
                 task_status.started(control)
+                del task_status  # it would keep the nursery of the start
                 receive = partial(downlink.run, turns=link.turns, fan_out=link.fan_out)
                 receive = partial(receive, configuration=connection.configuration, output_rate_hz=link.output_rate_hz)
                 nursery.start_soon(receive, opened, connection.epoch, link.inbox.clone(), playback)

@@ -36,7 +36,7 @@ class SentAudio:
         """Keep up to the capacity; else only the last moments."""
         self.committed_ms = 0.0
         """Where the last utterance that we ended ourselves was over."""
-        self.unconfirmed: deque[tuple[float, float]] = deque()
+        self.unconfirmed: list[tuple[float, float]] = []
         """Utterances that we ended and that the server has not confirmed, from and to."""
         self.capacity_bytes = audio_format.bytes_of_ms(capacity_ms)
         self._format = audio_format
@@ -113,12 +113,12 @@ class Utterances(Struct, eq=False):
         """The server has made a message of what was appended. Only what we ended ourselves is news, and only once."""
         if self._sent is not None and self._sent.unconfirmed and item_id != self._committed_id:
             self._committed_id = item_id
-            self._keep(item_id, *self._sent.unconfirmed.popleft())
+            self._keep(item_id, *self._sent.unconfirmed.pop(0))
 
     def refused(self) -> None:
         """The server did not take our commit."""
         if self._sent is not None and self._sent.unconfirmed:
-            self._sent.unconfirmed.popleft()
+            self._sent.unconfirmed.pop(0)
 
     def words_known(self, item_id: str) -> None:
         self._wordless.pop(item_id, None)
@@ -129,7 +129,7 @@ class Utterances(Struct, eq=False):
             return
         self._lost_at = at
         while self._sent.unconfirmed:
-            self._keep(self.new_id("utterance"), *self._sent.unconfirmed.popleft())
+            self._keep(self.new_id("utterance"), *self._sent.unconfirmed.pop(0))
         began_ms = self._sent.committed_ms if self.push_to_talk else self._began_ms
         if began_ms is not None and began_ms < self._sent.sent_ms:
             self._carried = self._sent.between(began_ms, self._sent.sent_ms)

@@ -146,6 +146,7 @@ async def run(
                 opened = Wire(connection, watched)
                 try:
                     task_status.started(opened)
+                    del task_status  # it would keep the nursery of the start
                     await trio.sleep_forever()
                 finally:
                     watched.leave_reading()

@@ -6,8 +6,6 @@ through all connections of a conversation; the turn floor is a number on this sc
 
 from __future__ import annotations
 
-from collections import deque
-
 from msgspec import UNSET, Struct, field
 
 from trio_voice.protocol.client_events import ResponseCreate
@@ -67,7 +65,7 @@ class ResponseArbiter(Struct):
     """A `response.create` of ours is on its way."""
     _sent: ResponseCreate | None = None
     """The request that a refusal would be about: the server's own response may be created before it is refused."""
-    _waiting: deque[ResponseCreate] = field(default_factory=deque)
+    _waiting: list[ResponseCreate] = field(default_factory=list)
 
     def request(self, event: ResponseCreate) -> ResponseCreate | None:
         if self.active or self.asked:
@@ -83,14 +81,14 @@ class ResponseArbiter(Struct):
 
     def on_done(self) -> ResponseCreate | None:
         self.active, self.asked, self._sent = False, False, None
-        return self.request(self._waiting.popleft()) if self._waiting else None
+        return self.request(self._waiting.pop(0)) if self._waiting else None
 
     def on_collision(self) -> None:
         """The server had begun a response of its own, and refused ours: ask again after it."""
         if self._sent is not None:
             if self._sent.response is UNSET:
                 self._drop_plain()
-            self._waiting.appendleft(self._sent)
+            self._waiting.insert(0, self._sent)
         self.active, self.asked, self._sent = True, False, None
 
     def drop_waiting(self, *, but_marked: bool = False) -> None:
@@ -98,8 +96,7 @@ class ResponseArbiter(Struct):
 
         `but_marked`: except requests that carry an id of ours; they are to be heard whatever the user says.
         """
-        marked = [waiting for waiting in self._waiting if but_marked and waiting.event_id]
-        self._waiting = deque(marked)
+        self._waiting = [waiting for waiting in self._waiting if but_marked and waiting.event_id]
         if not (but_marked and self.sent_id):
             self._sent = None
 
@@ -120,7 +117,7 @@ class ResponseArbiter(Struct):
 
     def forget(self, request: ResponseCreate) -> None:
         """It waits, and is not wanted any more."""
-        self._waiting = deque(waiting for waiting in self._waiting if waiting is not request)
+        self._waiting = [waiting for waiting in self._waiting if waiting is not request]
 
     def unanswered(self, *, unheard: bool) -> list[ResponseCreate]:
         """What was asked for and is not answered; with `unheard`, what the response under way was asked for too."""
@@ -132,4 +129,4 @@ class ResponseArbiter(Struct):
         self.drop_waiting()
 
     def _drop_plain(self) -> None:
-        self._waiting = deque(waiting for waiting in self._waiting if waiting.response is not UNSET)
+        self._waiting = [waiting for waiting in self._waiting if waiting.response is not UNSET]
