@@ -18,7 +18,7 @@ CORE_MODULES = {
     "protocol", "logs", "restart_policy", "tool_ledger", "utterances", "gain", "jitter", "tracks",
     "mcp_servers", "dialects", "output_rate",
     "tape", "interruption", "voice_activity", "frame_filters", "echo", "server_detection", "text_frames",
-    "agent_settings", "agent_in_charge",
+    "agent_settings", "agent_rules", "agent_in_charge",
     "guardrail_functions", "handoff_tools",
     "pauses", "usage", "history_export",
 }  # fmt: skip

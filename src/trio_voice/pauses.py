@@ -7,11 +7,12 @@ due is given once, and nothing is due while anybody speaks or something is on it
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
 
-from trio_voice.agent_settings import Filler, IdlePrompts
+if TYPE_CHECKING:  # few agents have them
+    from trio_voice.agent_settings import Filler, IdlePrompts
 
 
 class IdleWatch(Struct, eq=False):
