@@ -156,6 +156,7 @@ async def run(
             finally:
                 pumping.cancel()
                 writing.cancel()
+                watched.give_up_writing()  # or a late sender would begin a writer in a nursery that is over
                 nursery.cancel_scope.cancel()
     except* WireLost as group:
         refusals.extend(group.exceptions)

@@ -88,7 +88,7 @@ class WireStream(trio.abc.Stream):
         except BlockingIOError:
             return 0
         except OSError as error:
-            self._break()
+            self.give_up_writing()
             raise trio.BrokenResourceError(f"could not send: {error}") from error
 
     async def flushed(self) -> None:
@@ -115,7 +115,7 @@ class WireStream(trio.abc.Stream):
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # whoever sends next is told, and the reader finds out by itself
         finally:
-            self._break()
+            self.give_up_writing()
 
     def _sent(self, sent_bytes: int) -> None:
         """So much of what waits has gone."""
@@ -127,7 +127,8 @@ class WireStream(trio.abc.Stream):
         elif not self._unsent:
             self._all_sent.unpark_all()
 
-    def _break(self) -> None:
+    def give_up_writing(self) -> None:
+        """Nothing is written any more: who sends is told that the connection is broken."""
         self._is_broken = True
         self._unsent.clear()
         self._all_sent.unpark_all()
@@ -226,7 +227,7 @@ class WireStream(trio.abc.Stream):
 
     async def aclose(self) -> None:
         self.ended.set()
-        self._break()
+        self.give_up_writing()
         self._text_waits.unpark_all()
         self._library_waits.unpark_all()
         await self._inner.aclose()
