@@ -26,6 +26,9 @@ LATE_MS = 20.0
 """Sound that takes longer than this to the application, in one event of a hundred, is late."""
 AT_SESSIONS = 25
 """Where CPU is compared."""
+PACING = ("floor pacing", "session pacing")
+"""What the stand-ins for microphones cost by themselves: timers, of which Trio's are the dearer. The frames of a real
+microphone come from a thread or a socket."""
 FRAME_CHARS = FRAME_BYTES * 4 // 3
 MARGIN_S = 30.0
 WARM_UP_FRAMES = 50
@@ -150,8 +153,8 @@ def _at(
     count: int, plan: LoadPlan, server: processes.LoadServer, progress: Callable[[str], None]
 ) -> dict[str, list[Round]]:
     """Raises: `RuntimeError` when a process does not end in time."""
-    rounds: dict[str, list[Round]] = {variant: [] for variant in plan.variants}
-    order = list(plan.variants)
+    order = [*plan.variants, *(PACING if count == AT_SESSIONS else ())]
+    rounds: dict[str, list[Round]] = {variant: [] for variant in order}
     for number in range(plan.rounds):
         for variant in order:
             progress(f"capacity: {count} sessions, round {number + 1} of {plan.rounds}, {variant}")
@@ -171,6 +174,8 @@ def summarise(rounds: dict[str, list[Round]], *, up: bool) -> list[Result]:
     floors = rounds[FLOOR]
     results = []
     for variant, measured in rounds.items():
+        if variant in PACING:
+            continue
         ratios = [
             percentile(of(each), 50) / percentile(of(floor), 50) for each, floor in zip(measured, floors, strict=True)
         ]
@@ -188,6 +193,15 @@ def summarise(rounds: dict[str, list[Round]], *, up: bool) -> list[Result]:
             )
         )
     return results
+
+
+def cpu_ratio_without_pacing(rounds: dict[str, list[Round]]) -> float:
+    """What is left of both sides when what their timers take alone is taken off; the median of the rounds."""
+    floors, ours, floor_pacing, our_pacing = (rounds[name] for name in (FLOOR, "session", *PACING))
+    return statistics.median(
+        (our.cpu_s - our_timers.cpu_s) / (floor.cpu_s - floor_timers.cpu_s)
+        for floor, our, floor_timers, our_timers in zip(floors, ours, floor_pacing, our_pacing, strict=True)
+    )
 
 
 def in_time(capacity: dict[int, list[Result]], variant: str) -> int:

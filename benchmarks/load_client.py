@@ -26,7 +26,9 @@ FRAME_BYTES = 960
 WARM_UP_S = 1.0
 VARIANTS = {
     "floor": "benchmarks.load_client:floor",
+    "floor pacing": "benchmarks.load_client:floor_pacing",
     "session": "benchmarks.load_runtime:sessions",
+    "session pacing": "benchmarks.load_runtime:pacing",
     "bare": "benchmarks.load_runtime:bare_websocket",
     "websockets.trio": "benchmarks.load_runtime:websockets_trio",
     "openai-agents": "benchmarks.peer_agents:sessions",
@@ -118,6 +120,27 @@ async def floor(url: str, sessions: int, account: Account, microphone: bool) -> 
     await asyncio.gather(*(socket.close() for socket in sockets))
 
 
+async def floor_pacing(url: str, sessions: int, account: Account, microphone: bool) -> None:
+    """The floor's timers alone, which stand for microphones: a wake-up for each frame, and nothing done with it."""
+
+    async def wake(number: int) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time() + FRAME_S * number / sessions
+        while True:
+            due += FRAME_S
+            await asyncio.sleep(due - loop.time())
+
+    account.begin()
+    tasks = [asyncio.create_task(wake(number)) for number in range(sessions)]
+    await asyncio.sleep(WARM_UP_S)
+    account.count()
+    await asyncio.sleep(account.seconds)
+    account.finish()
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
 def measure(
     variant: str, url: str, sessions: int, seconds: float, *, microphone: bool, realtime: bool
 ) -> dict[str, object]:
@@ -126,7 +149,7 @@ def measure(
     account = Account(seconds)
     if realtime:
         run_first()
-    if variant in ("floor", "openai-agents", "raw"):
+    if variant in ("floor", "floor pacing", "openai-agents", "raw"):
         asyncio.run(run(url, sessions, account, microphone))  # type: ignore[arg-type]  # one of two signatures
     else:
         import trio

@@ -81,6 +81,23 @@ async def _wait(account: Account) -> None:
     account.finish()
 
 
+async def pacing(url: str, count: int, account: Account, microphone: bool) -> None:
+    """The timers of Trio alone, which stand for microphones: a wake-up for each frame, and nothing done with it."""
+
+    async def wake(number: int) -> None:
+        due_at = trio.current_time() + FRAME_S * number / count
+        while True:
+            due_at += FRAME_S
+            await trio.sleep_until(due_at)
+
+    account.begin()
+    async with trio.open_nursery() as nursery:
+        for number in range(count):
+            nursery.start_soon(wake, number)
+        await _wait(account)
+        nursery.cancel_scope.cancel()
+
+
 async def bare_websocket(url: str, count: int, account: Account, microphone: bool) -> None:
     """trio-websocket and the codec, as a client without a runtime would use them."""
     parts = urlsplit(url)

@@ -241,7 +241,7 @@ def test_wire(peer: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 # --- a whole session ------------------------------------------------------------------------------
 
-FEW_MOMENTS = {"tools": 4, "supervisor": 10}
+FEW_MOMENTS = {"tools": 4, "supervisor": 10, "uplink": 10, "capture": 10}
 """Actors that seldom come to rest: at least this many times in a scene. Any other: more."""
 ACTORS: dict[str, str | tuple[str, ...]] = {
     "capture": "trio_voice.capture.",
@@ -393,7 +393,7 @@ def _no_result_is_lost(scene: Scene, session: RealtimeSession) -> None:
         assert [use.output for use in uses] == ["ordered pizza"]
 
 
-@pytest.mark.parametrize("actor", ["uplink", "downlink", "wire", "conversation", "tools"])
+@pytest.mark.parametrize("actor", ["capture", "uplink", "downlink", "wire", "conversation", "tools"])
 def test_the_connection_is_cut_at_each_await_of(actor: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """However inconvenient the moment: the conversation goes on, the tool runs once, its result arrives once."""
 

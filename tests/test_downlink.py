@@ -5,17 +5,21 @@ from __future__ import annotations
 import base64
 import json
 import math
-from typing import cast
+from typing import Any, cast
 
 import attrs
 import pytest
 import trio
 from trio.testing import MockClock
 
-from trio_voice import downlink
-from trio_voice.channels import EventFanOut, InboxItem, PlaybackItem
+from kit import Peer, call_peer
+from test_session_peer import SPEECH_STARTED, created, delta
+from trio_voice import downlink, events
+from trio_voice.channels import EventFanOut, EventStream, InboxItem, PlaybackItem
 from trio_voice.errors import WireLost
+from trio_voice.protocol import ResponseOutputAudioDelta
 from trio_voice.protocol.turns import TurnNumbers
+from trio_voice.text_frames import text_frame
 from trio_voice.wire import Wire
 
 DELTA = json.dumps(
@@ -83,3 +87,35 @@ async def test_its_ends_are_closed_when_the_wire_is_lost(autojump_clock: MockClo
     for channel in (inbox, playback):
         with pytest.raises(trio.EndOfChannel):
             await channel.receive()
+
+
+async def test_an_interruption_is_told_before_the_burst_behind_it_is_looked_at(autojump_clock: MockClock) -> None:
+    """A server sends sound faster than it is heard, and some of the answer after the user has begun to speak."""
+    burst: list[Any] = [SPEECH_STARTED, *[delta("r1", 7, 100)] * 9]
+    decoded_when_told: list[int] = []
+
+    async def serve(peer: Peer) -> None:
+        await peer.configure()
+        await peer.send(created("r1"), *[delta("r1", 7, 100)] * 9)
+        await ready.wait()
+        await peer.socket._stream.send_all(b"".join(text_frame(json.dumps(each)) for each in burst))  # in one piece
+        await peer.drain()
+
+    ready = trio.Event()
+    async with call_peer(serve) as on:
+        seen = on.session.events(protocol=True)
+        on.session.on("interruption", lambda event: decoded_when_told.append(len(deltas_in(seen))))
+        await on.next(events.PlaybackStart)
+        await trio.sleep(0.3)
+        deltas_in(seen)
+        ready.set()
+        await trio.sleep(0.3)
+        assert decoded_when_told == [0]
+        assert len(deltas_in(seen)) == 9, "and then it is"
+
+
+def deltas_in(seen: EventStream) -> list[Any]:
+    """What it has had since it was last looked at."""
+    found = [each for each in seen._queue if isinstance(each, events.ServerEventReceived)]
+    seen._queue.clear()
+    return [each.event for each in found if isinstance(each.event, ResponseOutputAudioDelta)]

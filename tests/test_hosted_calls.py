@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 import trio
-from hypothesis import given, strategies as st
+from hypothesis import example, given, strategies as st
 from trio.testing import MockClock
 
 from kit import Call, Peer, call, call_peer
@@ -275,6 +275,10 @@ def told_of(call_id: str, request_id: str | None) -> list[on.ServerEvent]:
     return said
 
 
+_BEFORE_IT_ASKED = told_of("c2", "q2")
+
+
+@example([_BEFORE_IT_ASKED[3], _BEFORE_IT_ASKED[8], "approve", _BEFORE_IT_ASKED[6]])
 @given(
     st.lists(
         st.one_of(

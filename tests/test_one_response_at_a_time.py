@@ -195,6 +195,13 @@ def plans(*acts: str) -> st.SearchStrategy[list[tuple[str, float]]]:
     return st.lists(st.tuples(st.sampled_from(acts), waits), min_size=1, max_size=8)
 
 
+SERVER_REFUSES_ITSELF = [
+    *[("text", 1.0), ("insist", 3.0), ("text", 0.05), ("text", 1.0)],
+    *[("speak", 0.7), ("speak", 0.4), ("respond", 0.6), ("interrupt", 0.05)],
+]
+"""The user has finished while it is at an answer that was asked for and interrupted; it does not try again."""
+
+
 def test_a_refused_response_is_asked_for_again() -> None:
     """The server had begun one of its own for the voice; the client's request crossed the news of it."""
     _, ended = run(3, [("speak", 0.0), ("respond", 0.6)], [0.1])
@@ -208,6 +215,7 @@ def test_a_refused_response_is_asked_for_again() -> None:
 @example(3, [("speak", 0.0), ("respond", 0.7)], [0.1])
 @example(3, [("speak", 0.0), ("insist", 0.7)], [0.1])
 @example(3, [("speak", 0.0), ("text", 0.7)], [0.1])
+@example(952, SERVER_REFUSES_ITSELF, [0.01, 0.1, 0.25])
 @given(seeds, plans("text", "respond", "insist", "interrupt", "speak"), lags)
 def test_no_schedule_makes_a_collision_that_anyone_hears_of(
     seed: int, plan: list[tuple[str, float]], lags_s: list[float]

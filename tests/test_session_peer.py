@@ -206,6 +206,34 @@ async def test_a_refused_response_is_asked_for_again(autojump_clock: MockClock) 
     assert seen[0].types().count("response.create") == 2
 
 
+async def test_the_user_is_answered_though_the_server_refused_itself_the_answer(autojump_clock: MockClock) -> None:
+    """It was at another answer when they had finished: one that was asked for, and was not wanted any more."""
+
+    async def serve(peer: Peer) -> None:
+        await peer.configure()
+        await peer.send(SPEECH_STARTED)
+        await peer.receive("response.create")
+        code = "conversation_already_has_active_response"
+        await peer.send(
+            created("r1"),
+            {"type": "input_audio_buffer.speech_stopped", "audio_end_ms": 900, "item_id": "item_user"},
+            {"type": "input_audio_buffer.committed", "item_id": "item_user"},
+            {"type": "error", "error": {"code": code, "message": code}},
+            done("r1"),
+        )
+        await peer.receive("response.create")
+        await peer.send(created("r2"), delta("r2", 2, 100), done("r2"))
+        await peer.drain()
+
+    async with call_peer(serve) as on:
+        await on.next(events.SpeechStart)
+        await on.session.respond()
+        await on.session.interrupt()
+        await on.next(events.PlaybackEnd)
+        assert on.turns_heard() == [2]
+        assert on.errors() == []
+
+
 async def test_tools_run_only_from_a_completed_item(autojump_clock: MockClock) -> None:
     ran: list[str] = []
 

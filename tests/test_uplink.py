@@ -10,12 +10,12 @@ import attrs
 import msgspec
 import pytest
 import trio
-from hypothesis import given, strategies as st
+from hypothesis import example, given, strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_voice import uplink
 from trio_voice.audio import PCM16_24K, Frame
-from trio_voice.channels import Send, SetMicrophone, UplinkItem
+from trio_voice.channels import DropOldest, Send, SetMicrophone, UplinkItem
 from trio_voice.errors import WireLost
 from trio_voice.protocol import (
     ClientEvent,
@@ -41,11 +41,19 @@ class FakeWire:
     texts: list[str] = attrs.Factory(list)
     lost: bool = False
 
-    async def send(self, text: str) -> None:
-        await trio.lowlevel.checkpoint()
+    has_room: bool = True
+    stalled_until: trio.Event | None = None
+
+    def put(self, text: str) -> bool:
         if self.lost:
             raise WireLost("gone", retryable=True)
         self.texts.append(text)
+        return self.has_room
+
+    async def flushed(self) -> None:
+        await trio.lowlevel.checkpoint()
+        if self.stalled_until is not None:
+            await self.stalled_until.wait()
 
     @property
     def events(self) -> list[ClientEvent]:
@@ -64,7 +72,7 @@ class FakeWire:
 class Line:
     wire: FakeWire
     control: trio.MemorySendChannel[UplinkItem]
-    frames: trio.MemorySendChannel[Frame]
+    frames: DropOldest[Frame]
     statistics: UplinkStatistics
     spoken: int = 0
 
@@ -84,11 +92,11 @@ class Line:
 @asynccontextmanager
 async def line() -> AsyncIterator[Line]:
     control, control_inbox = trio.open_memory_channel[UplinkItem](100)
-    frames, frames_inbox = trio.open_memory_channel[Frame](100)
+    frames = DropOldest[Frame](100)
     fake, statistics = FakeWire(), UplinkStatistics()
     send = partial(uplink.run, sent=SentAudio(PCM16_24K, 30_000), input_format=PCM16_24K, statistics=statistics)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(send, cast(Wire, fake), control_inbox, frames_inbox)
+        nursery.start_soon(send, cast(Wire, fake), control_inbox, frames)
         yield Line(fake, control, frames, statistics)
         nursery.cancel_scope.cancel()
 
@@ -191,13 +199,13 @@ async def test_a_connection_that_was_given_up_is_lost() -> None:
 
 async def test_frames_that_waited_for_a_connection_are_stale() -> None:
     control, control_inbox = trio.open_memory_channel[UplinkItem](10)
-    frames, frames_inbox = trio.open_memory_channel[Frame](100)
+    frames = DropOldest[Frame](100)
     fake, statistics = FakeWire(), UplinkStatistics()
     for number in range(1, 6):
         frames.send_nowait(Frame(bytes([number]) * FRAME_BYTES, 0.0))
     async with trio.open_nursery() as nursery:
         send = partial(uplink.run, sent=SentAudio(PCM16_24K, 30_000), input_format=PCM16_24K, statistics=statistics)
-        nursery.start_soon(send, cast(Wire, fake), control_inbox, frames_inbox)
+        nursery.start_soon(send, cast(Wire, fake), control_inbox, frames)
         await wait_all_tasks_blocked()
         control.send_nowait(SetMicrophone("open"))
         await wait_all_tasks_blocked()
@@ -210,7 +218,7 @@ async def test_frames_that_waited_for_a_connection_are_stale() -> None:
 
 async def test_control_that_waits_goes_before_frames_that_wait() -> None:
     control, control_inbox = trio.open_memory_channel[UplinkItem](100)
-    frames, frames_inbox = trio.open_memory_channel[Frame](100)
+    frames = DropOldest[Frame](100)
     fake = FakeWire()
     for number in range(1, 4):
         frames.send_nowait(Frame(bytes([number]) * FRAME_BYTES, 0.0))
@@ -220,7 +228,7 @@ async def test_control_that_waits_goes_before_frames_that_wait() -> None:
         send = partial(
             uplink.run, sent=SentAudio(PCM16_24K, 30_000), input_format=PCM16_24K, statistics=UplinkStatistics()
         )
-        nursery.start_soon(send, cast(Wire, fake), control_inbox, frames_inbox)
+        nursery.start_soon(send, cast(Wire, fake), control_inbox, frames)
         await wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
     assert fake.marks[0] == "ResponseCancel"
@@ -293,3 +301,89 @@ def test_each_control_is_sent_once_each_commit_follows_and_no_frame_while_closed
             assert sent == sorted(set(sent))
 
     trio.run(main, clock=MockClock(autojump_threshold=0))
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.just("frames"), st.integers(1, 4)),
+            st.sampled_from([("full", 0), ("room", 0), ("passes", 1), ("passes", 3), ("muted", 0), ("open", 0)]),
+        ),
+        max_size=30,
+    )
+)
+@example([("frames", 1), ("passes", 3), ("muted", 0), ("frames", 1), ("open", 0), ("frames", 1)])
+@example([("full", 0), ("frames", 3), ("room", 0), ("frames", 2), ("passes", 1), ("frames", 2)])
+def test_every_frame_is_sent_once_and_in_order_whichever_task_sends_it(plan: list[tuple[str, int]]) -> None:
+    async def main() -> None:
+        async with line() as up:
+            await up.set("open")
+            given: list[int] = []
+            for step, count in plan:
+                if step == "frames":
+                    for _ in range(count):
+                        given.append(len(given) + 1)
+                        up.frames.send_nowait(Frame(bytes([len(given)]) * FRAME_BYTES, 0.0))
+                elif step == "passes":
+                    for _ in range(count):
+                        await trio.lowlevel.checkpoint()
+                elif step in ("full", "room"):
+                    up.wire.has_room = step == "room"
+                else:  # the gate itself, as the control loop sets it, in the middle of everything
+                    up.control.send_nowait(SetMicrophone("open" if step == "open" else "muted"))
+            await wait_all_tasks_blocked()
+            # A frame may be on its way when the microphone is muted or opened: then it is silence, or sound.
+            assert len(up.wire.events) == len(given)
+            heard = [mark for mark in up.wire.marks if mark]
+            assert heard == sorted(heard), "none overtakes another"
+            assert len(set(heard)) == len(heard)
+            if "muted" not in {step for step, _ in plan}:
+                assert heard == given
+
+    trio.run(main, clock=MockClock(autojump_threshold=0))
+
+
+async def test_a_frame_goes_out_in_the_step_that_gives_it() -> None:
+    async with line() as up:
+        await up.set("open")
+        await wait_all_tasks_blocked()
+        up.frames.send_nowait(Frame(bytes([1]) * FRAME_BYTES, 0.0))
+        assert up.wire.marks == [1]
+        up.control.send_nowait(SetMicrophone("closed"))
+        await wait_all_tasks_blocked()
+        up.frames.send_nowait(Frame(bytes([2]) * FRAME_BYTES, 0.0))
+        await wait_all_tasks_blocked()
+        assert up.wire.marks == [1]
+
+
+async def test_while_the_wire_has_no_room_the_newest_frames_wait(autojump_clock: MockClock) -> None:
+    async with line() as up:
+        await up.set("open")
+        up.wire.has_room, up.wire.stalled_until = False, trio.Event()
+        for number in range(1, 151):
+            up.frames.send_nowait(Frame(bytes([number]) * FRAME_BYTES, 0.0))
+            await trio.sleep(0.02)
+        assert up.wire.marks == [1], "the wire keeps one, and the channel those that come"
+        up.wire.has_room = True
+        up.wire.stalled_until.set()
+        await trio.sleep(1)
+        assert up.wire.marks == [1, *range(51, 151)]
+        assert up.frames.dropped == 49
+
+
+async def test_who_gives_a_frame_does_not_learn_that_the_wire_is_lost() -> None:
+    frames: list[DropOldest[Frame]] = []
+
+    async def speak() -> None:
+        async with line() as up:
+            frames.append(up.frames)
+            await up.set("open")
+            up.wire.lost = True
+            up.frames.send_nowait(Frame(bytes(FRAME_BYTES), 0.0))
+            up.wire.has_room = False  # as a wire that is known to be broken has none
+            up.frames.send_nowait(Frame(bytes(FRAME_BYTES), 0.0))
+            await trio.sleep_forever()
+
+    with pytest.RaisesGroup(WireLost, flatten_subgroups=True):
+        await speak()
+    assert frames[0].taker is None, "the next connection has an uplink of its own"

@@ -42,6 +42,7 @@ from trio_voice.microphone_gate import MicrophoneGate
 from trio_voice.outbox import Outbox
 from trio_voice.protocol import (
     ClientEvent,
+    ResponseCreate,
     ServerEvent,
     server_events as on,
 )
@@ -265,6 +266,9 @@ class _Conductor(Parts):
             self.arbiter.on_collision()
             self.asking.withdraw()
             self.guarding.collided()
+            if self.view.phase is SessionState.PROCESSING and self.detection.answers and not self.arbiter.waits:
+                # The one refused was the server's own, to what the user said last: it will not try again.
+                self.asking.respond(ResponseCreate())
         if error.code == "input_audio_buffer_commit_empty":
             self.utterances.refused()
             self.microphone.respond_on_commit = False

@@ -18,6 +18,7 @@ from trio_voice.errors import WireLost
 from trio_voice.output_rate import OutputRate
 from trio_voice.protocol import (
     ErrorEvent,
+    InputAudioBufferSpeechStarted,
     RemoteProtocolError,
     ResponseOutputAudioDelta,
     ResponseOutputAudioDone,
@@ -39,6 +40,11 @@ REFUSALS = {"model_load_error", "invalid_pipeline", "beta_api_shape_disabled"}
 
 
 SOUND = (ResponseOutputAudioDelta, ResponseOutputAudioDone)
+
+
+PASSES_OF_AN_INTERRUPTION = 6
+"""Of the scheduler, until the application has heard of it: to the conversation, to playback, back, to the listener. So
+long the sound that came behind it can wait: to decode each piece of it takes longer than all of those."""
 
 
 class Configuration(Struct, eq=False):
@@ -100,10 +106,17 @@ async def run(
             raise WireLost(f"the server cannot hold this session: {event.error.message}", retryable=False)
         offer(inbox, FromServer(epoch, turn, event))
 
+    async def take_next() -> None:
+        event = decode_server_event(await wire.receive())
+        take(event)
+        if isinstance(event, InputAudioBufferSpeechStarted):
+            for _ in range(PASSES_OF_AN_INTERRUPTION):
+                await trio.lowlevel.checkpoint()
+
     with inbox:
         try:
             while True:
-                take(decode_server_event(await wire.receive()))  # without a name, which would keep it
+                await take_next()  # in a frame of its own, which keeps no piece of sound while nothing comes
         except trio.WouldBlock:
             raise WireLost(
                 "the server's events came faster than they could be taken for too long; "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 import trio
@@ -19,9 +20,14 @@ class DropOldest(Generic[T]):
         self._send, self.receiver = trio.open_memory_channel[T](capacity)
         self._evict = self.receiver.clone()
         self.dropped = 0
+        self.taker: Callable[[T], bool] | None = None
+        """A step of the receiver's, run in the sender's own, if the receiver has any: of each item it is asked first
+        whether it takes it. It answers False unless all items before have been dealt with, and never raises."""
 
     def send_nowait(self, item: T) -> None:
         """Never waits and never fails for want of room; while nobody listens the newest are kept for the next."""
+        if self.taker is not None and self.taker(item):
+            return
         try:
             self._send.send_nowait(item)
         except trio.WouldBlock:

@@ -141,13 +141,16 @@ class HostedCalls(Struct, eq=False):
             case "mcp_call":
                 call = self._call(item_id)
                 call.tool, call.arguments = item.name or call.tool, item.arguments or call.arguments
-                asked = self._approved.pop(item.approval_request_id or "", None)
-                if asked is not None:
-                    call.request_id, call.turn = item.approval_request_id or "", asked.turn
-                if item.error:
-                    self._said(item_id, msgspec.json.encode({"error": item.error}).decode(), failed=True)
-                elif isinstance(item.output, str):
-                    self._said(item_id, item.output, failed=False)
+                request_id = item.approval_request_id or ""
+                if request_id in self._approved and call.began_at is None:
+                    call.request_id, call.turn = request_id, self._approved.pop(request_id).turn
+                output = msgspec.json.encode({"error": item.error}).decode() if item.error else item.output
+                if isinstance(output, str):
+                    self._said(item_id, output, failed=bool(item.error))
+                    asked = self._approved.pop(request_id, None)
+                    if asked is not None and self.ledger.finish(request_id, output):
+                        # It began before it was allowed, under its own id: the application knows of both.
+                        self._tell(request_id, asked, output, failed=bool(item.error))
 
     # --- listings ---------------------------------------------------------------------------------
 

@@ -13,12 +13,12 @@ structlog takes as long to import as Trio does (it looks for rich and asyncio), 
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import MutableMapping
 from contextvars import ContextVar
 from typing import Any
 
 from msgspec import Struct
-from msgspec.structs import asdict
 
 
 class LogContext(Struct, eq=False):
@@ -36,9 +36,17 @@ class LogContext(Struct, eq=False):
     """Its id at the server."""
 
     def fields(self) -> dict[str, Any]:
-        return {name: value for name, value in asdict(self).items() if value}
+        known = {
+            "agent": self.agent,
+            "session": self.session,
+            "epoch": self.epoch,
+            "turn": self.turn,
+            "response": self.response,
+        }
+        return {name: value for name, value in known.items() if value}
 
 
+_standard_logger = logging.getLogger("trio_voice")
 _context: ContextVar[LogContext | None] = ContextVar("trio_voice_log_context", default=None)
 
 
@@ -65,19 +73,26 @@ class _Logger:
     def __getattr__(self, method: str) -> Any:
         import structlog
 
-        logger = structlog.get_logger("trio_voice") if structlog.is_configured() else _standard_library()
+        if structlog.is_configured():
+            logger = structlog.get_logger("trio_voice")
+        elif _standard_logger.isEnabledFor(getattr(logging, method.upper(), logging.ERROR)):
+            logger = _standard_library()
+        else:
+            return _say_nothing  # before the line is made up: it may be an interruption that is told
         context = _context.get()
         return getattr(logger if context is None else logger.bind(**context.fields()), method)
 
 
+def _say_nothing(event: str, **fields: object) -> None:
+    pass
+
+
 @functools.cache
 def _standard_library() -> Any:
-    import logging
-
     import structlog
 
     return structlog.wrap_logger(
-        logging.getLogger("trio_voice"),
+        _standard_logger,
         wrapper_class=structlog.stdlib.BoundLogger,
         processors=[
             structlog.stdlib.filter_by_level,

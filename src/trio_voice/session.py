@@ -211,7 +211,7 @@ class RealtimeSession(HistoryMethods):
             sounding = DeviceRecovery("speaker", speaker.name, reports, wait)
             to_playback, playback_items = trio.open_memory_channel[PlaybackItem](PLAYBACK_CAPACITY)
         self._link = supervisor.Link(
-            frames.receiver if microphone is not None else None,
+            frames if microphone is not None else None,
             to_conversation.clone(),
             to_playback,
             self._fan_out,

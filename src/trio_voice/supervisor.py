@@ -27,6 +27,7 @@ from trio_voice import downlink, liveness, uplink
 from trio_voice.audio import Frame
 from trio_voice.channels import (
     CONTROL_CAPACITY,
+    DropOldest,
     EventFanOut,
     Handover,
     InboxItem,
@@ -65,7 +66,7 @@ SHORTEST_LIFETIME_S = 10.0
 class Link(Struct, eq=False):
     """What every connection of a session needs: the ends of its channels, its options, and what it keeps count of."""
 
-    frames: trio.MemoryReceiveChannel[Frame] | None
+    frames: DropOldest[Frame] | None
     inbox: trio.MemorySendChannel[InboxItem]
     playback: trio.MemorySendChannel[PlaybackItem] | None
     fan_out: EventFanOut
@@ -90,7 +91,8 @@ class Link(Struct, eq=False):
         offer(self.inbox, news)
 
     def close(self) -> None:
-        for end in (self.frames, self.inbox, self.playback):
+        microphone = self.frames.receiver if self.frames is not None else None
+        for end in (microphone, self.inbox, self.playback):
             if end is not None:
                 end.close()
 
@@ -264,10 +266,9 @@ async def _live(
                 opened = await nursery.start(pump)
                 is_open = True
                 playback = link.playback.clone() if link.playback is not None else None
-                frames = link.frames.clone() if link.frames is not None else None
                 send = partial(uplink.run, sent=connection.sent, dialect=link.options.server, fan_out=link.fan_out)
                 send = partial(send, input_format=link.audio_input.format, statistics=link.uplink)
-                nursery.start_soon(send, opened, control_items, frames)
+                nursery.start_soon(send, opened, control_items, link.frames)
                 task_status.started(control)
                 del task_status  # it would keep the nursery of the start
                 receive = partial(downlink.run, turns=link.turns, fan_out=link.fan_out)

@@ -2,17 +2,21 @@
 
 Nothing here is enclosed by a scope narrower than the connection: a send that is cancelled half way leaves the
 stream broken without a word, so a barge-in never touches this task.
+
+An ordinary frame of an open microphone is put on the wire in capture's own step: fifty times a second in each session
+a turn of a second task would cost as much as all that is done with the frame.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import trio
 from msgspec import Struct, field
 
 from trio_voice.audio import AudioFormat, Frame
-from trio_voice.channels import EventFanOut, Send, SetMicrophone, UplinkItem
+from trio_voice.channels import DropOldest, EventFanOut, Send, SetMicrophone, UplinkItem
 from trio_voice.dialects import DIALECTS, Dialect
 from trio_voice.errors import WireLost
 from trio_voice.events import AudioSent
@@ -34,7 +38,7 @@ class UplinkStatistics(Struct, eq=False):
 async def run(
     wire: Wire,
     control: trio.MemoryReceiveChannel[UplinkItem],
-    frames: trio.MemoryReceiveChannel[Frame] | None,
+    frames: DropOldest[Frame] | None,
     *,
     sent: SentAudio,
     input_format: AudioFormat,
@@ -46,13 +50,13 @@ async def run(
     those that have waited until then are stale, and dropped. Who listens to the sound itself gets it by `fan_out`.
 
     Raises: `WireLost`, also when the conversation has given the connection up.
-    Closes: its receiving ends.
+    Closes: its receiving ends, of `frames` one of its own.
     """
     gate = _Gate()
     line = _Line(wire, sent, dialect)
     async with trio.open_nursery() as nursery:
         if frames is not None:
-            nursery.start_soon(_send_frames, line, frames, gate, input_format, statistics, fan_out)
+            nursery.start_soon(_Frames(line, gate, input_format, statistics, fan_out).send, frames)
         await _send_control(line, control, gate)
 
 
@@ -81,13 +85,18 @@ class _Line(Struct, eq=False):
     sent: SentAudio
     dialect: Dialect
 
-    async def send(self, event: ClientEvent) -> None:
+    def put(self, event: ClientEvent) -> bool:
+        """False: there was no room; it is kept, and the next has to wait. Raises: `WireLost`."""
         # Noted first: what is cut off half way may have arrived, and must not be missing when it is given again.
         if isinstance(event, InputAudioBufferAppend):
             self.sent.append(event.audio)
         elif isinstance(event, InputAudioBufferCommit):
             self.sent.commit()
-        await self.wire.send(self.dialect.frame(event))
+        return self.wire.put(self.dialect.frame(event))
+
+    async def send(self, event: ClientEvent) -> None:
+        if not self.put(event):
+            await self.wire.flushed()
 
 
 async def _send_control(line: _Line, control: trio.MemoryReceiveChannel[UplinkItem], gate: _Gate) -> None:
@@ -104,37 +113,65 @@ async def _send_control(line: _Line, control: trio.MemoryReceiveChannel[UplinkIt
     raise WireLost("more was to be sent than the connection could take", retryable=True)
 
 
-async def _send_frames(
-    line: _Line,
-    frames: trio.MemoryReceiveChannel[Frame],
-    gate: _Gate,
-    input_format: AudioFormat,
-    statistics: UplinkStatistics,
-    fan_out: EventFanOut | None,
-) -> None:
-    with frames:
-        await gate.is_set.wait()
-        statistics.stale_frames += _drain(frames)
-        async for frame in frames:
-            pcm = frame.pcm
-            frame_ms = input_format.ms_of_bytes(len(pcm))
-            if gate.setting.gate == "muted":
+class _Frames(Struct, eq=False):
+    """The microphone's frames on their way out."""
+
+    line: _Line
+    gate: _Gate
+    input_format: AudioFormat
+    statistics: UplinkStatistics
+    fan_out: EventFanOut | None
+    _waits: bool = False
+    """The task has dealt with all frames so far, and the channel is empty."""
+
+    async def send(self, frames: DropOldest[Frame]) -> None:
+        with frames.receiver.clone() as waiting:
+            await self.gate.is_set.wait()
+            self.statistics.stale_frames += _drain(waiting)
+            frames.taker = self.take
+            try:
+                while True:
+                    self._waits = True
+                    frame = await waiting.receive()
+                    self._waits = False
+                    await self._send(frame)
+            except trio.EndOfChannel:
+                self.gate.frames_over = True
+                await _commit_if_due(self.line, self.gate)
+            finally:
+                if frames.taker == self.take:
+                    frames.taker = None
+
+    def take(self, frame: Frame) -> bool:
+        """In the sender's step, if it is an ordinary frame and none is before it. A lost wire is the task's to find."""
+        is_ordinary = self.gate.setting.gate == "open" and not self.gate.commit_due
+        self._waits = self._waits and is_ordinary and self.line.wire.has_room
+        if self._waits:
+            with suppress(WireLost):
+                self.line.put(InputAudioBufferAppend(audio=frame.pcm))
+                self._count(frame, frame.pcm)
+        return self._waits
+
+    async def _send(self, frame: Frame) -> None:
+        gate, pcm = self.gate, frame.pcm
+        if gate.setting.gate == "muted":
+            pcm = bytes(len(pcm))
+        elif gate.setting.gate == "closed":
+            # The frame that is under way when an utterance is committed still belongs to it.
+            if gate.tail_ms > 0:
+                gate.tail_ms -= self.input_format.ms_of_bytes(len(pcm))
                 pcm = bytes(len(pcm))
-            elif gate.setting.gate == "closed":
-                # The frame that is under way when an utterance is committed still belongs to it.
-                if gate.tail_ms > 0:
-                    gate.tail_ms -= frame_ms
-                    pcm = bytes(len(pcm))
-                elif not gate.commit_due:
-                    continue
-            await line.send(InputAudioBufferAppend(audio=pcm))
-            statistics.sent_audio_ms += frame_ms
-            if fan_out is not None and fan_out.wants_sound:
-                fan_out.emit(AudioSent(at=trio.current_time(), captured_at=frame.captured_at, pcm=pcm))
-            if gate.tail_ms <= 0:
-                await _commit_if_due(line, gate)
-    gate.frames_over = True
-    await _commit_if_due(line, gate)
+            elif not gate.commit_due:
+                return
+        await self.line.send(InputAudioBufferAppend(audio=pcm))
+        self._count(frame, pcm)
+        if gate.tail_ms <= 0:
+            await _commit_if_due(self.line, gate)
+
+    def _count(self, frame: Frame, pcm: bytes) -> None:
+        self.statistics.sent_audio_ms += self.input_format.ms_of_bytes(len(pcm))
+        if self.fan_out is not None and self.fan_out.wants_sound:
+            self.fan_out.emit(AudioSent(at=trio.current_time(), captured_at=frame.captured_at, pcm=pcm))
 
 
 def _drain(frames: trio.MemoryReceiveChannel[Frame]) -> int:

@@ -58,18 +58,33 @@ class Wire:
         """When any byte last arrived, on `trio.current_time()`'s clock: the sign of life."""
         return self._stream.last_received_at
 
-    async def send(self, text: str) -> None:
-        """Have a message sent: whole and in order, whether or not the caller is cancelled while it waits for room.
+    @property
+    def has_room(self) -> bool:
+        """Whether a message would go out at once, or as far as the socket takes it."""
+        return self._connection.closed is None and self._stream.has_room
 
-        A checkpoint only when the socket is full. Raises: `WireLost`.
+    def put(self, text: str) -> bool:
+        """Have a message sent, whole and in order. False when there was no room: it is kept, and the next one should
+        wait for `flushed`. Raises: `WireLost`.
         """
         if self._connection.closed is not None:
             raise _lost(self._connection.closed)
         try:
-            if not self._stream.write_text(text.encode()):
-                await self._stream.flushed()
+            return self._stream.write_text(text.encode())
         except trio.BrokenResourceError as broken:
-            raise WireLost(f"the connection broke while sending ({broken})", retryable=True) from None
+            raise _broken(broken) from None
+
+    async def send(self, text: str) -> None:
+        """`put`, and wait for room if there was none. A checkpoint only then. Raises: `WireLost`."""
+        if not self.put(text):
+            await self.flushed()
+
+    async def flushed(self) -> None:
+        """Wait until all that was put has gone. Cancellation: safe, and stops nothing. Raises: `WireLost`."""
+        try:
+            await self._stream.flushed()
+        except trio.BrokenResourceError as broken:
+            raise _broken(broken) from None
 
     async def receive(self) -> str | bytes:
         """The next message. Who has begun to receive comes back soon, or nobody answers the peer's pings.
@@ -293,6 +308,10 @@ class _ErrorMessage(msgspec.Struct):
 
 class _ErrorBody(msgspec.Struct):
     error: _ErrorMessage
+
+
+def _broken(error: trio.BrokenResourceError) -> WireLost:
+    return WireLost(f"the connection broke while sending ({error})", retryable=True)
 
 
 def _lost(reason: trio_websocket.CloseReason | None) -> WireLost:

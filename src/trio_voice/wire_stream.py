@@ -58,6 +58,11 @@ class WireStream(trio.abc.Stream):
 
     # --- writing ----------------------------------------------------------------------------------
 
+    @property
+    def has_room(self) -> bool:
+        """Whether nothing waits to be sent, on a connection that is not known to be broken."""
+        return not self._unsent and not self._is_broken
+
     def write_text(self, payload: bytes) -> bool:
         """Have a whole message sent; see `write`."""
         return self.write(masked_text(payload, os.urandom(KEY_BYTES)))

@@ -115,6 +115,11 @@ class ResponseArbiter(Struct):
         """A request with an id of ours is on its way, or waits."""
         return (self.asked and bool(self.sent_id)) or any(waiting.event_id for waiting in self._waiting)
 
+    @property
+    def waits(self) -> bool:
+        """A request waits for the end of the response under way."""
+        return bool(self._waiting)
+
     def forget(self, request: ResponseCreate) -> None:
         """It waits, and is not wanted any more."""
         self._waiting = [waiting for waiting in self._waiting if waiting is not request]
