@@ -58,6 +58,7 @@ async def run(
                     return failed
                 recovery.works()
                 hand_on(frame)
+                del frame  # no sound is kept while the next is waited for
 
     try:
         async with trio.open_nursery() as nursery:

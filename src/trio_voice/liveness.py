@@ -40,24 +40,25 @@ class RoundTrips(Struct, eq=False):
         return ordered[len(ordered) // 2] if ordered else None
 
 
-async def watch(wire: Wire, view: ConversationView, options: ConnectionOptions, round_trips: RoundTrips) -> None:
-    """Watch a connection until it is cancelled.
+async def watch(
+    wire: Wire, view: ConversationView, options: ConnectionOptions, round_trips: RoundTrips, pings: trio.Nursery
+) -> None:
+    """Watch a connection until it is cancelled. Its pings run in the nursery `pings`.
 
     Raises: `WireLost` when the peer is dead, or owes an answer for too long.
     """
     answers = _Answers(wire, view, options.response_timeout_ms / 1000)
-    async with trio.open_nursery() as pings:
-        while True:
-            answers.check()
-            interval_s = options.heartbeat_interval_ms / 1000
-            if view.turn_in_progress:
-                interval_s = min(interval_s, BUSY_INTERVAL_S)
-            due_at = wire.last_received_at + interval_s
-            if trio.current_time() < due_at:
-                # Look again soon: a turn may begin in between.
-                await trio.sleep_until(min(due_at, answers.next_check_at))
-                continue
-            await _probe(wire, view, options, round_trips, pings, answers)
+    while True:
+        answers.check()
+        interval_s = options.heartbeat_interval_ms / 1000
+        if view.turn_in_progress:
+            interval_s = min(interval_s, BUSY_INTERVAL_S)
+        due_at = wire.last_received_at + interval_s
+        if trio.current_time() < due_at:
+            # Look again soon: a turn may begin in between.
+            await trio.sleep_until(min(due_at, answers.next_check_at))
+            continue
+        await _probe(wire, view, options, round_trips, pings, answers)
 
 
 async def _probe(

@@ -262,19 +262,12 @@ async def _live(
                 stream = await link.open_stream() if link.open_stream is not None else None
                 timeout_s = link.options.connect_timeout_ms / 1000
                 address = address_of(link.options, link.conversation_id)
-                pump = partial(wire.run, address, connect_timeout_s=timeout_s, stream=stream)
-                opened = await nursery.start(pump)
+                opened = await nursery.start(partial(wire.run, address, connect_timeout_s=timeout_s, stream=stream))
                 is_open = True
-                playback = link.playback.clone() if link.playback is not None else None
-                send = partial(uplink.run, sent=connection.sent, dialect=link.options.server, fan_out=link.fan_out)
-                send = partial(send, input_format=link.audio_input.format, statistics=link.uplink)
-                nursery.start_soon(send, opened, control_items, link.frames)
+                _begin(link, connection, opened, control_items, nursery)
                 task_status.started(control)
                 del task_status  # it would keep the nursery of the start
-                receive = partial(downlink.run, turns=link.turns, fan_out=link.fan_out)
-                receive = partial(receive, configuration=connection.configuration, output_rate_hz=link.output_rate_hz)
-                nursery.start_soon(receive, opened, connection.epoch, link.inbox.clone(), playback)
-                await liveness.watch(opened, link.view, link.options, link.round_trips)
+                await liveness.watch(opened, link.view, link.options, link.round_trips, nursery)
     except* WireLost as group:
         connection.loss = _first(group)
         if not is_open:
@@ -282,6 +275,23 @@ async def _live(
     finally:
         control_items.close()
         connection.over.set()
+
+
+def _begin(
+    link: Link,
+    connection: _Connection,
+    opened: wire.Wire,
+    control: trio.MemoryReceiveChannel[UplinkItem],
+    nursery: trio.Nursery,
+) -> None:
+    """Send and receive on an open connection."""
+    send = partial(uplink.run, sent=connection.sent, dialect=link.options.server, fan_out=link.fan_out)
+    send = partial(send, input_format=link.audio_input.format, statistics=link.uplink)
+    nursery.start_soon(send, opened, control, link.frames)
+    playback = link.playback.clone() if link.playback is not None else None
+    receive = partial(downlink.run, turns=link.turns, fan_out=link.fan_out)
+    receive = partial(receive, configuration=connection.configuration, output_rate_hz=link.output_rate_hz)
+    nursery.start_soon(receive, opened, connection.epoch, link.inbox.clone(), playback)
 
 
 def _gave_up(loss: WireLost, attempts: int) -> WireLost:

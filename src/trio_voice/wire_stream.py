@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections import deque
 from collections.abc import Callable
 
 import trio
@@ -36,7 +35,7 @@ class WireStream(trio.abc.Stream):
         self.ended = trio.Event()
         """The peer has ended, or the stream is closed."""
         self._cutter = TextCutter(max_text_bytes)
-        self._texts: deque[str] = deque()
+        self._texts: list[str] = []
         self._for_library = bytearray()
         self._is_reading = False
         self._wire_reads = False
@@ -44,7 +43,7 @@ class WireStream(trio.abc.Stream):
         self._read_failure: Exception | None = None
         self._text_waits = trio.lowlevel.ParkingLot()
         self._library_waits = trio.lowlevel.ParkingLot()
-        self._unsent: deque[bytes] = deque()
+        self._unsent: list[bytes] = []
         self.begin_writing: Callable[[], None] | None = None
         """Starts `keep_writing`, when there is first something that the socket has no room for: mostly never."""
         self._more_to_send = trio.lowlevel.ParkingLot()
@@ -126,9 +125,9 @@ class WireStream(trio.abc.Stream):
         """So much of what waits has gone."""
         if self._is_broken:
             return
-        rest = self._unsent.popleft()[sent_bytes:]
+        rest = self._unsent.pop(0)[sent_bytes:]
         if rest:
-            self._unsent.appendleft(rest)
+            self._unsent.insert(0, rest)
         elif not self._unsent:
             self._all_sent.unpark_all()
 
@@ -172,7 +171,7 @@ class WireStream(trio.abc.Stream):
         except BaseException:
             self.leave_reading()
             raise
-        return self._texts.popleft()
+        return self._texts.pop(0)
 
     def leave_reading(self) -> None:
         """Nobody comes for texts any more: the library reads, and finds the peer's answer to our Close."""
