@@ -75,7 +75,7 @@ def main(
     scripts/bench --quick                       does everything run here?
     scripts/bench --only downlink --realtime    one figure, on a machine that is not quiet
     scripts/bench --only capacity               how many sessions in a process
-    scripts/bench --peers openai-agents,raw     beside others, on the same server
+    scripts/bench --peers livekit,pipecat       beside others, on the same server
     """
     require_one_clock()
     console = Console()

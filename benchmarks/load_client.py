@@ -32,8 +32,11 @@ VARIANTS = {
     "bare": "benchmarks.load_runtime:bare_websocket",
     "websockets.trio": "benchmarks.load_runtime:websockets_trio",
     "openai-agents": "benchmarks.peer_agents:sessions",
+    "livekit": "benchmarks.peer_livekit:sessions",
+    "pipecat": "benchmarks.peer_pipecat:sessions",
     "raw": "benchmarks.peer_raw:sessions",
 }
+ON_ASYNCIO = {"floor", "floor pacing", "openai-agents", "livekit", "pipecat", "raw"}
 _REST = bytes(range(1, 239)) * 4
 
 
@@ -149,7 +152,7 @@ def measure(
     account = Account(seconds)
     if realtime:
         run_first()
-    if variant in ("floor", "floor pacing", "openai-agents", "raw"):
+    if variant in ON_ASYNCIO:
         asyncio.run(run(url, sessions, account, microphone))  # type: ignore[arg-type]  # one of two signatures
     else:
         import trio

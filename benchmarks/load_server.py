@@ -23,6 +23,7 @@ import sys
 import time
 from urllib.parse import parse_qs, urlsplit
 
+from benchmarks.load_client import FRAME_BYTES
 from benchmarks.machine import pin
 from benchmarks.paced_server import delta_frame, opening_events
 
@@ -30,6 +31,7 @@ _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _AUDIO = re.compile(rb'"audio": ?"')
 _STAMP_CHARS = 12
 """Of base64: the first nine bytes, of which eight are the time."""
+_FRAME_CHARS = FRAME_BYTES * 4 // 3
 FIRST_PIECE_S = 0.1
 
 
@@ -77,9 +79,8 @@ class Session(asyncio.Protocol):
         head = bytes(self.received[:end])
         del self.received[: end + 4]
         target = head.split(b" ", 2)[1].decode()
-        self.asked = {
-            name: int(values[-1]) for name, values in parse_qs(urlsplit(target).query).items() if name != "model"
-        }
+        query = parse_qs(urlsplit(target).query)
+        self.asked = {name: int(values[-1]) for name, values in query.items() if values[-1].isdecimal()}
         key = re.search(rb"(?i)sec-websocket-key: *(\S+)", head)
         assert key is not None
         accept = base64.b64encode(hashlib.sha1(key[1] + _GUID).digest())
@@ -119,9 +120,10 @@ class Session(asyncio.Protocol):
         if self.is_configured and audio is not None:
             chars = text.find(b'"', audio.end()) - audio.end()
             self.sizes[chars] = self.sizes.get(chars, 0) + 1
-            sent_ns = int.from_bytes(base64.b64decode(text[audio.end() : audio.end() + _STAMP_CHARS])[:8], "little")
-            if sent_ns:  # silence is not stamped
-                self.latencies_us.append((now_ns - sent_ns) / 1000)
+            for at in range(audio.end(), audio.end() + chars, _FRAME_CHARS):  # more than one, where they were gathered
+                sent_ns = int.from_bytes(base64.b64decode(text[at : at + _STAMP_CHARS])[:8], "little")
+                if sent_ns:  # silence is not stamped
+                    self.latencies_us.append((now_ns - sent_ns) / 1000)
         elif not self.is_configured and b"session.update" in text:
             self.is_configured = True
             self._say({"type": "session.updated", "event_id": "e1", "session": {"type": "realtime", "id": "sess"}})

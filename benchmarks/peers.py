@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import attrs
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import load, peer_agents, peer_raw, processes
+from benchmarks import load, peer_agents, peer_livekit, peer_pipecat, peer_raw, processes
 from benchmarks.figures import Options, Outcome
 from benchmarks.load import Round
 
@@ -28,21 +29,13 @@ class Peer:
 
     requires: tuple[str, ...]
     configured: str
-    missing: str = ""
-    """Why there is no client for it; empty where there is one."""
 
 
 PEERS = {
     "openai-agents": Peer(("openai-agents", "websockets"), peer_agents.CONFIGURED),
+    "livekit": Peer(("livekit-agents", "livekit-plugins-openai"), peer_livekit.CONFIGURED),
+    "pipecat": Peer(("pipecat-ai[openai]",), peer_pipecat.CONFIGURED),
     "raw": Peer(("openai[realtime]",), peer_raw.CONFIGURED),
-    "livekit": Peer(
-        ("livekit-agents", "livekit-plugins-openai"),
-        "",
-        "its session hears and speaks through an audio input of its own, for which there is no client here yet",
-    ),
-    "pipecat": Peer(
-        ("pipecat-ai[openai]",), "", "its pipeline needs a transport of its own, for which there is no client here yet"
-    ),
 }
 OURS = ("floor", "session")
 SESSIONS = 25
@@ -85,9 +78,6 @@ def run_peers(console: Console, options: Options, names: str, out: Path) -> Outc
     notes: list[str] = []
     for name in asked:
         peer = PEERS[name]
-        if peer.missing:
-            notes.append(f"{name} was not measured: {peer.missing}.")
-            continue
         options.progress(f"peers: an environment for {name}")
         try:
             python = environment(name, out)
@@ -98,41 +88,46 @@ def run_peers(console: Console, options: Options, names: str, out: Path) -> Outc
         package = peer.requires[0].partition("[")[0]
         notes.append(f"{name}: {package} {version(python, package)}; {peer.configured}.")
     rounds: dict[str, list[tuple[Round, Round, Round]]] = {name: [] for name in pythons}
-    count, seconds = (1, 1.0) if options.quick else (3, 4.0)
+    count, seconds, many = (1, 1.0, 5) if options.quick else (3, 4.0, SESSIONS)
     with processes.load_server() as server:
         for number in range(count):
             for name in list(pythons)[number % len(pythons) :] + list(pythons)[: number % len(pythons)]:
                 options.progress(f"peers: round {number + 1} of {count}, {name}")
                 try:
-                    rounds[name].append(_round(server, name, seconds, pythons[name], quick=options.quick))
+                    rounds[name].append(_round(server, name, pythons[name], seconds, many, realtime=options.realtime))
                 except RuntimeError as error:
-                    notes.append(f"{name} did not run: {str(error).strip().splitlines()[-1]}")
-                    del pythons[name], rounds[name]
                     if name in OURS:
                         raise
-                    break
+                    notes.append(f"{name} did not run: {str(error).strip().splitlines()[-1]}")
+                    del pythons[name], rounds[name]
+    notes += [
+        f"{name} gathers the frames of 20 ms that it is given: its way up is with the wait for the others."
+        for name, of in rounds.items()
+        if any(speaks.other_frames for _, speaks, _ in of)
+    ]
     measured = _summary(rounds)
     table = Table(title="Peers, on the same server in the same run", title_justify="left")
     table.add_column("", no_wrap=True)
-    for heading in ("down p50 ÷ floor", "up p50 ÷ floor", f"CPU ÷ floor, {SESSIONS} sessions", "MB a session"):
+    for heading in ("down p50 ÷ floor", "up p50 ÷ floor", f"CPU ÷ floor, {many} sessions", "MB a session"):
         table.add_column(heading, justify="right")
     for name, row in measured.items():
         cells = (f"{row['down_ratio']:.2f}", f"{row['up_ratio']:.2f}", f"{row['cpu_ratio']:.2f}")
         table.add_row("trio-voice" if name == "session" else name, *cells, f"{row['memory_mb']:.2f}")
     console.print(table)
     for note in notes:
-        console.print(note, highlight=False)
+        console.print(note, highlight=False, markup=False)  # a configuration may have brackets
     return Outcome({"variants": measured, "notes": notes})
 
 
 def _round(
-    server: processes.LoadServer, name: str, seconds: float, python: str | None, *, quick: bool
+    server: processes.LoadServer, name: str, python: str | None, seconds: float, many: int, *, realtime: bool
 ) -> tuple[Round, Round, Round]:
     """One session that hears, one that speaks, many that do both."""
+    measured = partial(load.one_round, server, name, seconds=seconds, realtime=realtime, python=python)
     return (
-        load.one_round(server, name, "down_ms=20", sessions=1, seconds=seconds, microphone=False, python=python),
-        load.one_round(server, name, "frames=1", sessions=1, seconds=seconds, python=python),
-        load.one_round(server, name, "down_ms=100", sessions=5 if quick else SESSIONS, seconds=seconds, python=python),
+        measured("down_ms=20", sessions=1, microphone=False),
+        measured("frames=1", sessions=1),
+        measured("down_ms=100", sessions=many),
     )
 
 

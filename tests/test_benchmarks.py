@@ -37,7 +37,7 @@ def test_a_figure_without_an_aim_is_neither_met_nor_missed() -> None:
 
 async def test_the_server_speaks_as_asked_and_takes_frames_apart() -> None:
     with processes.load_server() as server:
-        address = wire.Address(f"{server.base}?down_ms=20&pieces=2&frames=1")
+        address = wire.Address(f"{server.base}?down_ms=20&pieces=2&frames=1&model=a&?model=b")
         async with trio.open_nursery() as nursery:
             opened: wire.Wire = await nursery.start(partial(wire.run, address, connect_timeout_s=5))
             await opened.send(encode(SessionUpdate(session=SessionConfig())))
@@ -48,11 +48,12 @@ async def test_the_server_speaks_as_asked_and_takes_frames_apart() -> None:
                     heard.append(len(event.delta))
             for _ in range(3):
                 await opened.send(encode(InputAudioBufferAppend(audio=stamped_frame())))
+            await opened.send(encode(InputAudioBufferAppend(audio=stamped_frame() + stamped_frame())))
             await opened.send(encode(InputAudioBufferAppend(audio=bytes(40))))
             await opened.ping()
             nursery.cancel_scope.cancel()
         said = await trio.to_thread.run_sync(server.said)
     assert heard == [2 * PCM_BYTES] * 2
-    assert said["sizes"] == {str(FRAME_CHARS): 3, "56": 1}
-    assert len(said["latencies_us"]) == 3
+    assert said["sizes"] == {str(FRAME_CHARS): 3, str(2 * FRAME_CHARS): 1, "56": 1}
+    assert len(said["latencies_us"]) == 5, "frames that were sent as one are told apart"
     assert all(0 < each < 5e6 for each in said["latencies_us"])

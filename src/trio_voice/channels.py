@@ -1,7 +1,7 @@
 """The channel table: every way in which two actors talk, on one page.
 
     channel          from → to                          capacity     when full
-    frames           capture → uplink                   200 ms       the oldest is dropped, counted
+    frames           capture → uplink (4)               200 ms       the oldest is dropped, counted
     control          conversation → uplink              1024 items   the connection is given up
     playback         downlink, conversation → playback  4096 items   the connection is given up (1)
     reference        the loudspeaker's thread → capture 512 blocks   the oldest is dropped (2)
@@ -18,6 +18,7 @@ package, and ends the session with `trio.WouldBlock`.
 full only when nothing is captured, and so nobody misses what is dropped.
 (3) Only while somebody listens to the sound itself (`session.events(sound=True)`): a `Tape` (`tape.py`). It is emptied
 five times a second; full, the event loop has stood still for seconds.
+(4) While nothing waits in it and the socket has room, the uplink's step runs in capture's own: `DropOldest.taker`.
 
 The executor and the guardrails begin with the first item that is sent to them, an `OnDemand` (`on_demand.py`): most
 sessions have none.
