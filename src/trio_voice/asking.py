@@ -6,8 +6,7 @@ interrupted until it was heard, the server neither interrupts nor answers by its
 
 from __future__ import annotations
 
-import attrs
-from msgspec import UNSET
+from msgspec import UNSET, Struct
 
 from trio_voice.conversation_view import ConversationView
 from trio_voice.outbox import Outbox
@@ -17,8 +16,7 @@ from trio_voice.protocol.verbatim import verbatim, words_of
 from trio_voice.server_detection import ServerDetection
 
 
-@attrs.define(eq=False)
-class Asking:
+class Asking(Struct, eq=False):
     outbox: Outbox
     view: ConversationView
     arbiter: ResponseArbiter

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Literal, TypeAlias, TypeGuard
 
-import attrs
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from trio_voice import events
 from trio_voice.channels import Command, Interrupt, Interrupted
@@ -26,15 +27,14 @@ from trio_voice.tracker import ConversationTracker
 Cause: TypeAlias = Literal["speech", "manual", "guardrail"]
 
 
-@attrs.define(eq=False)
-class Speaking:
+class Speaking(Struct, eq=False):
     """The response that is being made or played."""
 
     turn: int
     response_id: str
     epoch: int = 1
     """The connection that it is made on: another's server knows nothing of it."""
-    item_ids: list[str] = attrs.Factory(list)
+    item_ids: list[str] = field(default_factory=list)
     """Its messages."""
     begun: bool = False
     """A piece of its voice or text has come."""
@@ -50,8 +50,7 @@ class Speaking:
     """The server is playing it: the sound of a call is not ours."""
 
 
-@attrs.define(eq=False)
-class BargeIn:
+class BargeIn(Struct, eq=False):
     """What was interrupted, and why."""
 
     outbox: Outbox
@@ -63,15 +62,15 @@ class BargeIn:
     hushed: int = 0
     """Turns at or below it were interrupted by command, or a guardrail: what their tools find is told the model, but
     not spoken of."""
-    complete_items: set[str] = attrs.Factory(set)
+    complete_items: set[str] = field(default_factory=set)
     """Items of which the server has sent all, and which are not yet played."""
-    waiting: list[Command] = attrs.Factory(list)
+    waiting: list[Command] = field(default_factory=list)
     """They want to know when all is silent."""
     epoch: int = 0
     """The connection whose server has been told the conversation so far; 0 while there is none."""
-    unrestored: set[str] = attrs.Factory(set)
+    unrestored: set[str] = field(default_factory=set)
     """Items that were still being heard when a new connection was told the conversation: it does not know them yet."""
-    _silencing: dict[int, tuple[Speaking, Cause]] = attrs.Factory(dict)
+    _silencing: dict[int, tuple[Speaking, Cause]] = field(default_factory=dict)
     """By turn, until playback has answered. The next response may have begun by then."""
 
     def is_sounding(self, speaking: Speaking | None) -> TypeGuard[Speaking]:
@@ -247,7 +246,7 @@ def _by_item(positions: Iterable[ItemPosition]) -> dict[str, ItemPosition]:
         items[position.item_id] = (
             position
             if before is None
-            else attrs.evolve(
+            else replace(
                 position,
                 heard_ms=before.heard_ms + position.heard_ms,
                 received_ms=before.received_ms + position.received_ms,

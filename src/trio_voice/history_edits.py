@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
-import attrs
+from msgspec import Struct
 
 from trio_voice.answers import Answers
 from trio_voice.asking import Asking
@@ -24,8 +24,7 @@ from trio_voice.resumption import Resumption
 from trio_voice.tool_ledger import ToolLedger
 
 
-@attrs.define(eq=False)
-class HistoryEdits:
+class HistoryEdits(Struct, eq=False):
     outbox: Outbox
     view: ConversationView
     barge_in: BargeIn

@@ -5,11 +5,11 @@ Core ring: pure. The conversation actor tells it what happened and when; the ses
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
 import attrs
+from msgspec import Struct, field
 
 from trio_voice.errors import ConfigError
 from trio_voice.protocol.history import History
@@ -88,11 +88,10 @@ class LoopStalls:
     """Whose the longest was."""
 
 
-@attrs.frozen
-class Readings:
+class Readings(Struct, frozen=True):
     """What the parts of a session have counted up to now."""
 
-    dropped: Mapping[str, int] = attrs.Factory(dict)
+    dropped: Mapping[str, int] = field(default_factory=dict)
     """By channel."""
     round_trip_ms: float | None = None
     longest_round_trip_ms: float | None = None
@@ -157,21 +156,22 @@ class SessionMetrics:
 
 def check_json(what: str, values: object) -> None:
     """Raises: `ConfigError` for what JSON cannot hold."""
+    import json  # here: few sessions note anything
+
     try:
         json.dumps(values, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as failure:
         raise ConfigError(f"{what} takes what JSON can hold, to be exported: {failure}") from None
 
 
-@attrs.define(eq=False)
-class _Turn:
+class _Turn(Struct, eq=False):
     id: int
     started_at: float
     ended_at: float | None = None
-    item_ids: list[str] = attrs.Factory(list)
+    item_ids: list[str] = field(default_factory=list)
     user_audio_ms: float = 0.0
     agent_audio_ms: float = 0.0
-    tools: dict[str, ToolUse] = attrs.Factory(dict)
+    tools: dict[str, ToolUse] = field(default_factory=dict)
     user_ended_at: float | None = None
     first_delta_at: float | None = None
     first_delta_ms: float | None = None
@@ -179,9 +179,9 @@ class _Turn:
     latency_ms: float | None = None
     interrupted: bool = False
     answered: bool = False
-    used: dict[int | str, TokenUsage] = attrs.Factory(dict)
+    used: dict[int | str, TokenUsage] = field(default_factory=dict)
     """By response, and by item where it was transcribed: a server may tell it twice."""
-    metadata: dict[str, Any] = attrs.Factory(dict)
+    metadata: dict[str, Any] = field(default_factory=dict)
     false_alarms: int = 0
     underruns: int = 0
 

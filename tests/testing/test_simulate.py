@@ -140,7 +140,7 @@ def more_heard_than_sent(patch: Patch) -> None:
 
     def exaggerating(self: PlaybackBuffer, unheard_samples: int = 0) -> Any:
         return tuple(
-            attrs.evolve(position, heard_ms=position.heard_ms * 9, received_ms=position.received_ms * 9)
+            replace(position, heard_ms=position.heard_ms * 9, received_ms=position.received_ms * 9)
             for position in positions(self, unheard_samples)
         )
 

@@ -6,16 +6,23 @@ invariant: an assistant's words that nobody heard are not in `heard_text`, and w
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator
 from typing import Literal, TypeAlias
 
 import attrs
+from msgspec import Struct
 
 from trio_voice.protocol import server_events as on
 from trio_voice.protocol.items import Item
 
-_UNSPACED = re.compile("[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u3000-\u30ff\u3400-\u9fff\uff00-\uffef]")
+_UNSPACED = (
+    ("\u0e00", "\u0fff"),
+    ("\u1000", "\u109f"),
+    ("\u1780", "\u17ff"),
+    ("\u3000", "\u30ff"),
+    ("\u3400", "\u9fff"),
+    ("\uff00", "\uffef"),
+)
 """Thai, Lao, Tibetan, Burmese, Khmer, Japanese and Chinese: a cut at spaces would lose the whole sentence."""
 
 
@@ -30,10 +37,14 @@ def cut_at_share(text: str, share: float) -> str:
     cut = min(int(len(text) * max(0.0, share)), len(text) - 1)
     if cut <= 0:
         return ""
-    if not text[cut].isspace() and not _UNSPACED.match(text[cut]):
-        while cut and not text[cut - 1].isspace() and not _UNSPACED.match(text[cut - 1]):
+    if not _may_be_cut_at(text[cut]):
+        while cut and not _may_be_cut_at(text[cut - 1]):
             cut -= 1
     return text[:cut].rstrip()
+
+
+def _may_be_cut_at(letter: str) -> bool:
+    return letter.isspace() or any(first <= letter <= last for first, last in _UNSPACED)
 
 
 Change: TypeAlias = Literal["added", "changed", "deleted"]
@@ -67,8 +78,7 @@ class HistoryItem:
     """When it first appeared, in seconds on Trio's clock."""
 
 
-@attrs.define(eq=False)
-class Entry:
+class Entry(Struct, eq=False):
     """One item of the conversation."""
 
     item_id: str

@@ -6,10 +6,7 @@ through all connections of a conversation; the turn floor is a number on this sc
 
 from __future__ import annotations
 
-from collections import deque
-
-import attrs
-from msgspec import UNSET
+from msgspec import UNSET, Struct, field
 
 from trio_voice.protocol.client_events import ResponseCreate
 from trio_voice.protocol.server_events import ResponseCreated, ResponseDone
@@ -65,8 +62,7 @@ def is_marked(request: ResponseCreate) -> bool:
     return (request.event_id or "").startswith(UNINTERRUPTIBLE)
 
 
-@attrs.define
-class ResponseArbiter:
+class ResponseArbiter(Struct):
     """Keeps to one response at a time in the conversation.
 
     `request` and the `on_…` methods return the event to send now, or None. A request made while a response is
@@ -78,7 +74,7 @@ class ResponseArbiter:
     """A `response.create` of ours is on its way."""
     _sent: ResponseCreate | None = None
     """The request that a refusal would be about: the server's own response may be created before it is refused."""
-    _waiting: deque[ResponseCreate] = attrs.Factory(deque)
+    _waiting: list[ResponseCreate] = field(default_factory=list)
 
     def request(self, event: ResponseCreate) -> ResponseCreate | None:
         if self.active or self.asked:
@@ -94,7 +90,7 @@ class ResponseArbiter:
 
     def on_done(self) -> ResponseCreate | None:
         self.active, self.asked, self._sent = False, False, None
-        return self.request(self._waiting.popleft()) if self._waiting else None
+        return self.request(self._waiting.pop(0)) if self._waiting else None
 
     def is_refused(self, event_id: str | None) -> bool:
         """Whether a collision is about our request, and not about an answer that the server would have begun by itself
@@ -110,7 +106,7 @@ class ResponseArbiter:
         if self._sent is not None:
             if self._sent.response is UNSET:
                 self._drop_plain()
-            self._waiting.appendleft(self._sent)
+            self._waiting.insert(0, self._sent)
         self.active, self.asked, self._sent = True, False, None
 
     def drop_waiting(self, *, but_marked: bool = False) -> None:
@@ -118,8 +114,7 @@ class ResponseArbiter:
 
         `but_marked`: except those that are to be heard whatever the user says.
         """
-        marked = [waiting for waiting in self._waiting if but_marked and is_marked(waiting)]
-        self._waiting = deque(marked)
+        self._waiting = [waiting for waiting in self._waiting if but_marked and is_marked(waiting)]
         if not (but_marked and self.sent_marked):
             self._sent = None
 
@@ -145,7 +140,7 @@ class ResponseArbiter:
 
     def forget(self, request: ResponseCreate) -> None:
         """It waits, and is not wanted any more."""
-        self._waiting = deque(waiting for waiting in self._waiting if waiting is not request)
+        self._waiting = [waiting for waiting in self._waiting if waiting is not request]
 
     def unanswered(self, *, unheard: bool) -> list[ResponseCreate]:
         """What was asked for and is not answered; with `unheard`, what the response under way was asked for too."""
@@ -157,4 +152,4 @@ class ResponseArbiter:
         self.drop_waiting()
 
     def _drop_plain(self) -> None:
-        self._waiting = deque(waiting for waiting in self._waiting if waiting.response is not UNSET)
+        self._waiting = [waiting for waiting in self._waiting if waiting.response is not UNSET]
