@@ -27,7 +27,7 @@ REFUSALS_SHOWN = 3
 def watched() -> Iterator[list[str]]:
     """What the package refuses of all that is sent meanwhile."""
     refusals: list[str] = []
-    send = wire.Wire.send
+    put = wire.Wire.put
 
     def look(side: str, frame: str) -> None:
         try:
@@ -37,9 +37,9 @@ def watched() -> Iterator[list[str]]:
         except (ValidationError, KeyError) as refusal:
             refusals.append(f"{side} sent {frame[:400]}\n{refusal}")
 
-    async def send_validated(self: wire.Wire, text: str) -> None:
+    def put_validated(self: wire.Wire, text: str) -> bool:
         look("the session", text)
-        await send(self, text)
+        return put(self, text)
 
     def encode_validated(event: Any) -> str:
         frame = encode(event)
@@ -47,7 +47,7 @@ def watched() -> Iterator[list[str]]:
         return frame
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(wire.Wire, "send", send_validated)
+        patch.setattr(wire.Wire, "put", put_validated)
         patch.setattr(played, "encode", encode_validated)
         yield refusals
 

@@ -14,6 +14,7 @@ from typing import TypeAlias
 import attrs
 import numpy as np
 from hypothesis import settings, strategies as st
+from msgspec.structs import replace
 
 from trio_voice.audio import AudioFormat, StreamResampler, samples_of
 from trio_voice.playback_buffer import BufferStatistics, Insertion, ItemPosition, PlaybackBuffer
@@ -373,7 +374,7 @@ class Checked:
         statistics = self.buffer.statistics
         held_back = sum(of_turn.held_back for of_turn in self.sounds.values())
         assert self.converts or self.inserted == pulled + self.cleared + len(self.queue) + held_back
-        assert statistics == attrs.evolve(
+        assert statistics == replace(
             statistics,
             inserted_samples=self.inserted,
             pulled_samples=pulled,

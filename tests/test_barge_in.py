@@ -183,6 +183,17 @@ async def test_an_answer_heard_to_its_end_is_not_deleted_by_an_interruption_that
     assert on.remembers() == ["All of it."]
 
 
+async def test_what_was_heard_of_an_interrupted_answer_is_not_held_back_from_the_next_connection() -> None:
+    """All that had come was heard; only then the server says that there will be no more of it."""
+    on = bench()
+    answer, following = Speaking(1, "r1", item_ids=["heard"]), Speaking(2, "r2", item_ids=["next"])
+    on.says("heard", "All of it.")
+    on.barge_in.interrupt(answer, "manual")
+    on.barge_in.silenced(Interrupted(1, (at(1, "heard", 900, 900),), 0), answer)
+    on.barge_in.item_complete(1, "heard")
+    assert on.barge_in.hold_back(following) == {"next"}
+
+
 async def test_an_item_that_begins_after_its_turn_was_silenced_is_not_kept() -> None:
     on = bench()
     answer = Speaking(1, "r1", item_ids=["first"])

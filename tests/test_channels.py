@@ -7,7 +7,7 @@ import trio
 from hypothesis import given, strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from trio_voice.channels import EVENTS_CAPACITY, DropOldest, EventFanOut, EventStream, at_hand
+from trio_voice.channels import EVENTS_CAPACITY, DropOldest, EventFanOut, EventStream, OnDemand, at_hand
 from trio_voice.errors import SessionEnded
 from trio_voice.events import (
     Connected,
@@ -75,6 +75,34 @@ async def test_a_waiting_receiver_gets_the_item_at_once() -> None:
     assert got == ["a"]
     assert channel.dropped == 1
     assert channel.receiver.receive_nowait() == "c"
+
+
+async def test_an_actor_on_demand_begins_once_and_takes_all() -> None:
+    begun, got = 0, []
+
+    async def take(items: trio.MemoryReceiveChannel[int]) -> None:
+        nonlocal begun
+        begun += 1
+        with items:
+            got.extend([item async for item in items])
+
+    async with trio.open_nursery() as nursery:
+        channel = OnDemand[int](3, lambda items: nursery.start_soon(take, items))
+        await wait_all_tasks_blocked()
+        assert not nursery.child_tasks, "nobody waits before there is something"
+        for item in range(3):
+            channel.send_nowait(item)
+        with pytest.raises(trio.WouldBlock):
+            channel.send_nowait(3)
+        await wait_all_tasks_blocked()
+        channel.send_nowait(4)
+        channel.close()
+    assert (begun, got) == (1, [0, 1, 2, 4])
+
+
+async def test_an_actor_that_was_never_needed_never_begins() -> None:
+    channel = OnDemand[int](3, lambda items: pytest.fail("nothing was sent"))
+    channel.close()
 
 
 async def test_closing_lets_the_receiver_finish_what_waits() -> None:

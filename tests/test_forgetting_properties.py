@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from typing import Any, Literal, TypeAlias
 
 import attrs
@@ -136,11 +137,11 @@ async def converse(drawn: list[Action], history_turns: int | None, outcomes: lis
         await trio.sleep(30)
         await on.session.send_text("And?")
         await trio.sleep(5)
-        known = model_s_view(brain)
+        known = list(map(unnamed, model_s_view(brain)))
         assert on.errors() == []
         entries = [entry for entry in on.session._view.history if entry.text != CONTINUES]
         shown = [(entry.exchange, entry.call_id) for entry in entries]
-        history = [(*each, words) for each, words in zip(shown, heard(on.session), strict=True)]
+        history = [(*each, unnamed(words)) for each, words in zip(shown, heard(on.session), strict=True)]
         outcome = Outcome(on.session.turns(), on.session.metrics, history, known=known)
         stream, told, read = on.events, [], 0
         while stream._queue:
@@ -154,10 +155,15 @@ async def converse(drawn: list[Action], history_turns: int | None, outcomes: lis
         await trio.sleep(5)
         await on.session.send_text("And then?")
         await trio.sleep(5)
-        outcome.known_anew = model_s_view(brain)
+        outcome.known_anew = list(map(unnamed, model_s_view(brain)))
         outcomes.append(outcome)
         outcome.told = told
         assert history_turns is not None or not still_open.forgotten
+
+
+def unnamed(words: tuple[str, str]) -> tuple[str, str]:
+    """Without the id of a call."""
+    return words[0], re.sub(r"call_\w+", "call", words[1])
 
 
 def without_names(turn: ConversationTurn) -> dict[str, Any]:

@@ -225,6 +225,36 @@ async def test_the_new_agent_sees_what_the_filter_lets_through(autojump_clock: M
         assert not any("secret" in item.text for item in request.items), "on the next connection neither"
 
 
+async def test_what_the_server_was_not_told_again_it_need_not_forget(autojump_clock: MockClock) -> None:
+    """An answer of which no word was heard is not restored; the server knows nothing of it when a filter drops it."""
+    desk = RealtimeAgent("Desk", "Find out.", handoffs=[handoff(BILLING, input_filter=lambda items: items[-1:])])
+    brain = ScriptedBrain([Say("Unfortunately.", 5000), TRANSFER, Say("Here.", 300)])
+    async with call(brain, desk, listening=False) as on:
+        await on.session.respond()
+        await on.next(events.PlaybackStart)
+        await trio.sleep(1)
+        await on.session.interrupt()
+        assert [line.heard_text for line in on.session.history] == [""]
+        await on.drop()
+        await on.next(events.Connected)
+        await on.session.send_text("My bill, please.")
+        await on.next(events.HandoffOccurred)
+        await settle(on)
+
+
+async def test_words_that_are_still_played_stay_until_it_is_known_what_was_heard(autojump_clock: MockClock) -> None:
+    """Also those of the answer before the one that is being made."""
+    desk = RealtimeAgent("Desk", "Find out.", handoffs=[handoff(BILLING, input_filter=lambda items: ())])
+    brain = ScriptedBrain([Say("One two three four.", 4000), [TRANSFER, Say("Five six.", 4000)], Say("Here.", 300)])
+    async with call(brain, desk, listening=False) as on:
+        await on.session.respond()
+        await on.next(events.ResponseEnd)
+        await on.session.respond()
+        await on.next(events.HandoffOccurred)
+        await on.session.interrupt()
+        await settle(on)
+
+
 async def test_a_filter_that_raises_leaves_the_old_agent(autojump_clock: MockClock) -> None:
     def broken(items: Sequence[HistoryItem]) -> Iterable[HistoryItem]:
         raise RuntimeError("out of order")

@@ -182,6 +182,23 @@ async def test_what_a_call_gave_is_known_on_the_next_connection(step: HostedCall
         assert kinds == ["function_call", "function_call_output"]
 
 
+@pytest.mark.parametrize("step", [SEARCH, ASKED], ids=["free", "approved"])
+async def test_what_a_call_gave_is_told_once_on_each_connection(step: HostedCall, autojump_clock: MockClock) -> None:
+    brain = brain_of(step, *[Say("Here it is.", 300)] * 5)
+    async with call(brain, AGENT, approver=lambda wanted: True) as talk:
+        await talk.session.send_text("Search for trio.")
+        await said(talk)
+        for _ in range(3):
+            await talk.drop()
+            await talk.next(events.Connected)
+            await talk.session.send_text("What was it?")
+            await said(talk)
+    for request in brain.requests[2:]:
+        kinds = [item.type for item in request.items if item.type.startswith("function_call")]
+        assert kinds == ["function_call", "function_call_output"]
+        assert outputs(request) == {"search": "found"}
+
+
 async def test_a_server_that_goes_on_by_itself_is_not_asked_to(autojump_clock: MockClock) -> None:
     item = {"type": "mcp_call", "id": "mcp_1", "name": "search", "arguments": "{}", "server_label": "docs"}
 

@@ -18,7 +18,7 @@ CORE_MODULES = {
     "protocol", "logs", "restart_policy", "tool_ledger", "utterances", "gain", "jitter", "tracks",
     "mcp_servers", "dialects", "output_rate",
     "tape", "interruption", "voice_activity", "frame_filters", "echo", "server_detection", "text_frames",
-    "agent_settings", "agent_in_charge",
+    "agent_settings", "agent_rules", "agent_in_charge",
     "guardrail_functions", "handoff_tools",
     "pauses", "usage", "history_export", "turn_record",
 }  # fmt: skip
@@ -27,7 +27,7 @@ ACTOR_MODULES = {
     "loop_watch", "turn_reports", "session_figures", "journal", "voice_agent", "barge_in", "device_recovery",
     "tool_calls", "hosted_calls", "mcp_tools", "tool_offer", "history_edits", "session_history", "drop_oldest",
     "conversation_view", "conversation_parts", "connections", "answers", "commands",
-    "microphone_gate",
+    "microphone_gate", "on_demand",
     "event_streams", "forgetting", "guardrails", "guarding", "handoffs",
     "agent_change", "initiative",
     "liveness", "outbox", "user_turn", "asking", "resumption", "transcripts", "__init__",

@@ -139,7 +139,8 @@ def test_a_probe_ends_whatever_the_time_is(began_at: float) -> None:
         clock.jump(began_at)
         wire = DeafWire()
         with pytest.RaisesGroup(WireLost, flatten_subgroups=True):
-            await liveness.watch(cast(Wire, wire), in_a_turn(), OPTIONS, liveness.RoundTrips())
+            async with trio.open_nursery() as nursery:
+                await liveness.watch(cast(Wire, wire), in_a_turn(), OPTIONS, liveness.RoundTrips(), nursery)
         assert wire.is_dead
         return trio.current_time() - began_at
 

@@ -206,6 +206,33 @@ async def test_a_refused_response_is_asked_for_again(autojump_clock: MockClock) 
     assert seen[0].types().count("response.create") == 2
 
 
+async def test_an_answer_that_the_server_could_not_begin_does_not_repeat_ours(autojump_clock: MockClock) -> None:
+    """The user had said something, and when the server was to answer it, it was making what we had asked for. What the
+    user said is answered after that; what we had asked for is said once."""
+    asked: list[dict[str, Any]] = []
+
+    async def serve(peer: Peer) -> None:
+        await peer.configure()
+        asked.append(await peer.receive("response.create"))
+        code = "conversation_already_has_active_response"
+        await peer.send(created("r1"), {"type": "error", "error": {"code": code, "message": code, "event_id": None}})
+        await peer.send(delta("r1", 1, 100), done("r1"))
+        asked.append(await peer.receive("response.create"))
+        await peer.send(created("r2"), delta("r2", 2, 100), done("r2"))
+        await peer.drain()
+        assert peer.types().count("response.create") == 2
+
+    async with call_peer(serve) as on:
+        await on.session.say("One moment.")
+        await on.next(events.PlaybackEnd)
+        await on.next(events.PlaybackEnd)
+        await trio.sleep(5)
+        assert on.errors() == []
+    said, answer = asked
+    assert said["response"]["instructions"].endswith("One moment.")
+    assert "response" not in answer
+
+
 async def test_the_user_is_answered_though_the_server_refused_itself_the_answer(autojump_clock: MockClock) -> None:
     """It was at another answer when they had finished: one that was asked for, and was not wanted any more."""
 

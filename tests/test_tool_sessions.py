@@ -30,6 +30,36 @@ def notes_of(request: ResponseRequest) -> list[str]:
     return [item.text for item in request.items if item.role == "system" and "background" in item.text]
 
 
+# --- what waits for them --------------------------------------------------------------------------
+
+
+def tasks() -> set[str]:
+    """The names of all tasks there are."""
+    root = trio.lowlevel.current_root_task()
+    found, pending = set(), [root] if root is not None else []
+    while pending:
+        task = pending.pop()
+        found.add(task.name)
+        pending += [child for nursery in task.child_nurseries for child in nursery.child_tasks]
+    return found
+
+
+async def test_nothing_waits_for_calls_before_the_first(autojump_clock: MockClock) -> None:
+    """Memory of many sessions: a task takes kilobytes."""
+    waits = "trio_voice.tools.run"
+
+    @tool
+    async def who_waits() -> bool:
+        await trio.lowlevel.checkpoint()
+        return waits in tasks()
+
+    async with call(ScriptedBrain([Calls("who_waits"), Say("So.", 500)]), RealtimeAgent(tools=[who_waits])) as on:
+        assert "trio_voice.conversation.run" in tasks()
+        assert not tasks() & {waits, "trio_voice.guardrails.run", "trio_voice.capture._fill_with_silence"}
+        await on.session.respond()
+        assert (await on.next(events.ToolFinished)).output == "true"
+
+
 # --- two tools at once ----------------------------------------------------------------------------
 
 

@@ -12,19 +12,15 @@ import attrs
 from msgspec import UNSET
 from msgspec.structs import replace
 
-from trio_voice.agent_settings import (
-    Filler,
-    IdlePrompts,
+from trio_voice.agent_rules import (
     NoiseReductionType,
-    Prompt,
     ReasoningEffort,
-    RetentionRatio,
-    Tracing,
     as_words,
     check_choice,
     check_flag,
     check_include,
     check_noise_reduction,
+    check_prompt,
     check_range,
     check_tool_choice,
     check_tracing,
@@ -57,6 +53,7 @@ from trio_voice.protocol import (
 )
 
 if TYPE_CHECKING:  # what an agent has none of is not imported: its converter does that
+    from trio_voice.agent_settings import Filler, IdlePrompts, Prompt, RetentionRatio, Tracing
     from trio_voice.guardrail_functions import Check, InputGuardrail, OutputGuardrail
     from trio_voice.handoff_tools import Handoff
     from trio_voice.mcp_servers import HostedMcpTool, McpServer
@@ -183,8 +180,7 @@ class RealtimeAgent:
         if self.reasoning_effort is not None:
             check_choice("reasoning_effort", self.reasoning_effort, get_args(ReasoningEffort))
         check_flag("parallel_tool_calls", self.parallel_tool_calls)
-        if self.prompt is not None and not isinstance(self.prompt, Prompt):
-            raise ConfigError(f"prompt={self.prompt!r} is no Prompt; what the model is told goes into instructions")
+        check_prompt(self.prompt)
         detection = self.turn_detection
         if self.idle_prompts is not None and detection is not None and detection.idle_timeout_ms:
             raise ConfigError(

@@ -6,11 +6,9 @@ a server that refuses it leaves the agent that was in charge.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 
-import attrs
-from msgspec import UNSET
+from msgspec import UNSET, Struct, field
 from msgspec.structs import replace
 
 from trio_voice.agent import RealtimeAgent
@@ -29,8 +27,7 @@ from trio_voice.protocol import (
 from trio_voice.server_detection import ServerDetection
 
 
-@attrs.frozen(eq=False)
-class Change:
+class Change(Struct, frozen=True, eq=False):
     """Who is to take over. `answered` is called once, in the step in which that is settled: with None when the agent is
     in charge, and otherwise with why it is not."""
 
@@ -40,8 +37,7 @@ class Change:
     """Of the model's call that leads to it; None: the application wants it."""
 
 
-@attrs.define(eq=False)
-class AgentChange:
+class AgentChange(Struct, eq=False):
     """`took_over` is called when another agent is in charge."""
 
     outbox: Outbox
@@ -50,8 +46,8 @@ class AgentChange:
     took_over: Callable[[Change], None]
     _open: Change | None = None
     """The server has been told, and has not answered."""
-    _config: SessionConfig = attrs.Factory(SessionConfig)
-    _waiting: deque[Change] = attrs.Factory(deque)
+    _config: SessionConfig = field(default_factory=SessionConfig)
+    _waiting: list[Change] = field(default_factory=list)
     _told: int = 0
 
     @property
@@ -87,7 +83,7 @@ class AgentChange:
             self.outbox.send(undo)
         if _has_voice(self._config) and "voice" in f"{error.code} {error.param}":
             self.in_charge.has_spoken = True
-            self._waiting.appendleft(change)
+            self._waiting.insert(0, change)
         else:
             change.answered(ConfigError(f"the server refused agent {change.agent.name!r}: {error.message}"))
         self._next()
@@ -97,7 +93,7 @@ class AgentChange:
         """It is told again on the next one."""
         if self._open is not None:
             self.detection.refused(_detection(self.in_charge.told))
-            self._waiting.appendleft(self._open)
+            self._waiting.insert(0, self._open)
             self._open = None
 
     def connected(self) -> None:
@@ -106,7 +102,7 @@ class AgentChange:
 
     def _next(self) -> None:
         while self._open is None and self._waiting and self.outbox.is_open:
-            change = self._waiting.popleft()
+            change = self._waiting.pop(0)
             try:
                 config = self.in_charge.successor(change.agent)
             except ConfigError as problem:

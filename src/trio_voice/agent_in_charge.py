@@ -11,7 +11,7 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 import attrs
-from msgspec import UNSET, Struct
+from msgspec import UNSET, Struct, field
 from msgspec.structs import replace
 
 from trio_voice.agent import RealtimeAgent
@@ -56,13 +56,12 @@ DEFAULTS = SessionConfig(
 have no such value: they stay as they were."""
 
 
-@attrs.define(eq=False)
-class AgentInCharge:
+class AgentInCharge(Struct, eq=False):
     """`context` is the application's own object, which instructions may be made of."""
 
     agent: RealtimeAgent
-    audio_input: AudioInputConfig = attrs.Factory(AudioInputConfig)
-    audio_output: AudioOutputConfig = attrs.Factory(AudioOutputConfig)
+    audio_input: AudioInputConfig = field(default_factory=AudioInputConfig)
+    audio_output: AudioOutputConfig = field(default_factory=AudioOutputConfig)
     context: object = None
     model: str | None = None
     """Of the session: it does not change."""
@@ -74,7 +73,7 @@ class AgentInCharge:
     equip: Callable[[RealtimeAgent], RealtimeAgent] = lambda agent: agent
     """Gives an agent the tools that its MCP servers have at present."""
 
-    def __attrs_post_init__(self) -> None:
+    def __post_init__(self) -> None:
         self._check(self.agent)
 
     def _check(self, agent: RealtimeAgent) -> None:

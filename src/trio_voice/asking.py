@@ -6,19 +6,17 @@ interrupted until it was heard, the server neither interrupts nor answers by its
 
 from __future__ import annotations
 
-import attrs
-from msgspec import UNSET
+from msgspec import UNSET, Struct
 
 from trio_voice.conversation_view import ConversationView
 from trio_voice.outbox import Outbox
 from trio_voice.protocol import ConversationItemCreate, Item, Maybe, ResponseConfig, ResponseCreate
-from trio_voice.protocol.turns import ResponseArbiter
+from trio_voice.protocol.turns import UNINTERRUPTIBLE, ResponseArbiter, is_marked
 from trio_voice.protocol.verbatim import verbatim, words_of
 from trio_voice.server_detection import ServerDetection
 
 
-@attrs.define(eq=False)
-class Asking:
+class Asking(Struct, eq=False):
     outbox: Outbox
     view: ConversationView
     arbiter: ResponseArbiter
@@ -27,7 +25,7 @@ class Asking:
     """False: the session only writes down what the user says, and a server gives no answers in it."""
     filling: ResponseCreate | None = None
     """The newest request of `fill`."""
-    _marked: int = 0
+    _made: int = 0
 
     def respond(self, request: ResponseCreate) -> None:
         """Ask now, or when the response under way is over."""
@@ -59,7 +57,7 @@ class Asking:
         It is not owed to anybody: a lost connection takes it along, and so does whatever else is said first.
         """
         config = saying(text) if instructions is None else ResponseConfig(instructions=instructions)
-        self.filling = ResponseCreate(response=config)
+        self.filling = self.worded(config)
         self.respond(self.filling)
 
     def withdraw(self) -> None:
@@ -69,17 +67,21 @@ class Asking:
 
     def again(self, request: ResponseCreate) -> None:
         """Ask another server for what the one before was asked for."""
-        if request.event_id:
+        if is_marked(request):
             self._hold()
         self.respond(request)
 
     def _request(self, config: Maybe[ResponseConfig], *, interruptible: bool) -> None:
         if interruptible:
-            self.respond(ResponseCreate(response=config))
+            self.respond(self.worded(config) if config else ResponseCreate())
             return
         self._hold()
-        self._marked += 1
-        self.respond(ResponseCreate(event_id=f"uninterruptible_{self._marked}", response=config or ResponseConfig()))
+        self.respond(self.worded(config or ResponseConfig(), UNINTERRUPTIBLE))
+
+    def worded(self, config: ResponseConfig, kind: str = "worded_") -> ResponseCreate:
+        """A request of its own kind, which no other can stand for: with an id, by which a refusal tells it."""
+        self._made += 1
+        return ResponseCreate(event_id=f"{kind}{self._made}", response=config)
 
     def _hold(self) -> None:
         update = self.detection.hold()
@@ -100,7 +102,7 @@ class Asking:
     @property
     def begins_marked(self) -> bool:
         """The response that begins is one that may not be interrupted, as far as can be told."""
-        return self.arbiter.asked and bool(self.arbiter.sent_id)
+        return self.arbiter.asked and self.arbiter.sent_marked
 
     def release(self) -> None:
         """The server interrupts and answers by itself again, unless more is to be heard."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Literal, TypeAlias, TypeGuard
 
-import attrs
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from trio_voice import events
 from trio_voice.channels import Command, Interrupt, Interrupted
@@ -26,15 +27,14 @@ from trio_voice.tracker import ConversationTracker
 Cause: TypeAlias = Literal["speech", "manual", "guardrail"]
 
 
-@attrs.define(eq=False)
-class Speaking:
+class Speaking(Struct, eq=False):
     """The response that is being made or played."""
 
     turn: int
     response_id: str
     epoch: int = 1
     """The connection that it is made on: another's server knows nothing of it."""
-    item_ids: list[str] = attrs.Factory(list)
+    item_ids: list[str] = field(default_factory=list)
     """Its messages."""
     begun: bool = False
     """A piece of its voice or text has come."""
@@ -50,8 +50,7 @@ class Speaking:
     """The server is playing it: the sound of a call is not ours."""
 
 
-@attrs.define(eq=False)
-class BargeIn:
+class BargeIn(Struct, eq=False):
     """What was interrupted, and why."""
 
     outbox: Outbox
@@ -63,15 +62,15 @@ class BargeIn:
     hushed: int = 0
     """Turns at or below it were interrupted by command, or a guardrail: what their tools find is told the model, but
     not spoken of."""
-    complete_items: dict[str, int] = attrs.Factory(dict)
+    complete_items: dict[str, int] = field(default_factory=dict)
     """Items of which the server has sent all, and which are not yet played: the turn of each."""
-    waiting: list[Command] = attrs.Factory(list)
+    waiting: list[Command] = field(default_factory=list)
     """They want to know when all is silent."""
     epoch: int = 0
     """The connection whose server has been told the conversation so far; 0 while there is none."""
-    unrestored: set[str] = attrs.Factory(set)
+    unrestored: set[str] = field(default_factory=set)
     """Items that were still being heard when a new connection was told the conversation: it does not know them yet."""
-    _silencing: dict[int, tuple[Speaking, Cause]] = attrs.Factory(dict)
+    _silencing: dict[int, tuple[Speaking, Cause]] = field(default_factory=dict)
     """By turn, until playback has answered. The next response may have begun by then."""
 
     def is_sounding(self, speaking: Speaking | None) -> TypeGuard[Speaking]:
@@ -115,7 +114,7 @@ class BargeIn:
             self.history.delete(item_id)
 
     def item_complete(self, turn: int | None, item_id: str) -> None:
-        """The server has sent all of a message. Of a turn that is silent already nothing is waited for."""
+        """The server has sent all of a message. Of one that was interrupted it is known already what was heard."""
         if turn is None or turn > self.floor or turn in self._silencing:
             self.complete_items[item_id] = turn or 0
 
@@ -148,9 +147,15 @@ class BargeIn:
         return bool(self._silencing)
 
     def is_open(self, item_id: str, speaking: Speaking | None) -> bool:
-        """Whether it is still to be seen how much of this message is heard."""
+        """Whether it is still to be seen how much of this message is heard.
+
+        That may be one of an answer before: the next one may begin while its words are played.
+        """
         answers = [interrupted for interrupted, _ in self._silencing.values()]
-        answers += [speaking] if self.is_sounding(speaking) else []
+        if self.is_sounding(speaking):
+            answers.append(speaking)
+            if item_id in self.complete_items and self.outbox.speaks:
+                return True
         return any(item_id in answer.item_ids for answer in answers)
 
     def played(self, turn: int, positions: Collection[ItemPosition], speaking: Speaking | None) -> None:
@@ -245,7 +250,7 @@ def _by_item(positions: Iterable[ItemPosition]) -> dict[str, ItemPosition]:
         items[position.item_id] = (
             position
             if before is None
-            else attrs.evolve(
+            else replace(
                 position,
                 heard_ms=before.heard_ms + position.heard_ms,
                 received_ms=before.received_ms + position.received_ms,

@@ -6,6 +6,7 @@ While the microphone is away it gives silence in its place: the server has to he
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import trio
 
@@ -57,11 +58,12 @@ async def run(
                     return failed
                 recovery.works()
                 hand_on(frame)
+                del frame  # no sound is kept while the next is waited for
 
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_fill_with_silence, hand_on, recovery, config)
-            await recovery.keep_open(listen, task_status=task_status)
+            fill = partial(nursery.start_soon, _fill_with_silence, hand_on, recovery, config)
+            await recovery.keep_open(listen, when_lost=fill, task_status=task_status)
             nursery.cancel_scope.cancel()
     finally:
         frames.close()
@@ -72,12 +74,12 @@ async def run(
 async def _fill_with_silence(
     hand_on: Callable[[Frame], None], recovery: DeviceRecovery, config: AudioInputConfig
 ) -> None:
+    """One outage long."""
     frame_s = config.chunk_ms / 1000
-    while True:
-        await recovery.lost.wait()
-        silence, captured_at = bytes(config.format.bytes_of_ms(config.chunk_ms)), trio.current_time()
-        while recovery.away:
-            await trio.sleep_until(captured_at + frame_s)
-            if recovery.away:
-                hand_on(Frame(silence, captured_at))
-            captured_at += frame_s
+    silence, captured_at = bytes(config.format.bytes_of_ms(config.chunk_ms)), trio.current_time()
+    outage = recovery.failures
+    while recovery.away and recovery.failures == outage:
+        await trio.sleep_until(captured_at + frame_s)
+        if recovery.away:
+            hand_on(Frame(silence, captured_at))
+        captured_at += frame_s

@@ -20,6 +20,9 @@ full only when nothing is captured, and so nobody misses what is dropped.
 five times a second; full, the event loop has stood still for seconds.
 (4) While nothing waits in it and the socket has room, the uplink's step runs in capture's own: `DropOldest.taker`.
 
+The executor and the guardrails begin with the first item that is sent to them, an `OnDemand` (`on_demand.py`): most
+sessions have none.
+
 Who closes: the sender closes its end when it ends. No actor waits to send: each send is `send_nowait`, so an actor
 that falls behind can cost a connection or a frame, never a deadlock, and the downlink never waits for anyone.
 """
@@ -29,11 +32,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, TypeVar
 
-import attrs
 import trio
-from msgspec import Struct
+from msgspec import Struct, field
 
 from trio_voice.drop_oldest import DropOldest as DropOldest
 from trio_voice.errors import TrioVoiceError
@@ -44,6 +46,7 @@ from trio_voice.event_streams import (
 )
 from trio_voice.events import DeviceLost, DeviceRestored
 from trio_voice.mcp_tools import McpTools
+from trio_voice.on_demand import OnDemand as OnDemand
 from trio_voice.tool_items import ToolNews
 
 if TYPE_CHECKING:
@@ -56,6 +59,7 @@ if TYPE_CHECKING:
     from trio_voice.voice_activity import VoiceChange
 
 T = TypeVar("T")
+T_contra = TypeVar("T_contra", contravariant=True)
 
 CONTROL_CAPACITY = 1024
 PLAYBACK_CAPACITY = 4096
@@ -176,13 +180,12 @@ class LinkUp(Struct, frozen=True):
     """The server was asked to take up the conversation that it has."""
 
 
-@attrs.define(eq=False)
-class Handover:
+class Handover(Struct, eq=False):
     """Asks the conversation to move to a new connection once it is configured, if nothing is going on just then."""
 
     forced: bool = False
     """Move in any case: the old connection is about to be ended."""
-    answered: trio.Event = attrs.Factory(trio.Event)
+    answered: trio.Event = field(default_factory=trio.Event)
     accepted: bool = False
 
 
@@ -252,8 +255,7 @@ CommandName: TypeAlias = Literal[
 ]
 
 
-@attrs.define(eq=False)
-class Command:
+class Command(Struct, eq=False):
     """Something the application asked for. `done` is set when it has been carried out, or `lost`."""
 
     do: CommandName
@@ -266,7 +268,7 @@ class Command:
     agent: RealtimeAgent | None = None
     call_id: str = ""
     """Of the tool's call that is approved or rejected."""
-    done: trio.Event = attrs.Factory(trio.Event)
+    done: trio.Event = field(default_factory=trio.Event)
     lost: bool = False
     """The session ended first."""
     refused: TrioVoiceError | None = None
@@ -298,7 +300,15 @@ InboxItem: TypeAlias = (
 # --- channels that Trio does not have -------------------------------------------------------------
 
 
-def offer(channel: trio.MemorySendChannel[T], item: T) -> None:
+class SendingEnd(Protocol[T_contra]):
+    """Of a memory channel, or an `OnDemand`."""
+
+    def send_nowait(self, item: T_contra, /) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def offer(channel: SendingEnd[T], item: T) -> None:
     """Send to an actor that may have ended: then the session is ending too, and the item concerns nobody any more."""
     with suppress(trio.BrokenResourceError):
         channel.send_nowait(item)

@@ -6,7 +6,7 @@ listened to has any effect, and each new one is told the conversation once, when
 
 from __future__ import annotations
 
-import attrs
+from msgspec import Struct
 
 from trio_voice import events
 from trio_voice.agent import RealtimeAgent
@@ -28,8 +28,7 @@ from trio_voice.protocol import (
 from trio_voice.protocol.session_config import SessionConfig
 
 
-@attrs.define(eq=False)
-class Connections:
+class Connections(Struct, eq=False):
     parts: Parts
     epoch: int = 0
     """Of the connection that is listened to."""

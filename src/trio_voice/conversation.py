@@ -24,6 +24,7 @@ from trio_voice.channels import (
     LinkDown,
     LinkUp,
     PlaybackItem,
+    SendingEnd,
     TurnPlayed,
     TurnStarted,
     VoiceHeard,
@@ -62,8 +63,8 @@ async def run(
     inbox: trio.MemoryReceiveChannel[InboxItem],
     *,
     playback: trio.MemorySendChannel[PlaybackItem] | None,
-    tool_calls: trio.MemorySendChannel[ToolItem],
-    checks: trio.MemorySendChannel[CheckText],
+    tool_calls: SendingEnd[ToolItem],
+    checks: SendingEnd[CheckText],
     fan_out: EventFanOut,
     view: ConversationView,
     in_charge: AgentInCharge,
@@ -261,14 +262,11 @@ class _Conductor(Parts):
             self.speak_of_tools()
             return
         if error.code == "conversation_already_has_active_response":
-            if self.answers.speaking is not None:  # what began was not what we asked for
-                self.answers.speaking.is_verbatim = False
-            if self.arbiter.sent_id and self.answers.speaking is not None:
-                self.user.uninterruptible.discard(self.answers.speaking.turn)
-            self.arbiter.on_collision()
-            self.asking.withdraw()
-            self.guarding.collided()
-            if self.view.phase is SessionState.PROCESSING and self.detection.answers and not self.arbiter.waits:
+            ours = self.arbiter.is_refused(error.event_id)
+            if ours:
+                self._collided()
+            unanswered = self.view.phase is SessionState.PROCESSING and self.detection.answers
+            if not ours or (unanswered and not self.arbiter.waits):
                 # The one refused was the server's own, to what the user said last: it will not try again.
                 self.asking.respond(ResponseCreate())
         if error.code == "input_audio_buffer_commit_empty":
@@ -276,3 +274,13 @@ class _Conductor(Parts):
             self.microphone.respond_on_commit = False
         if error.code not in HARMLESS_ERRORS:
             self.outbox.report(error.message or "unknown error", code=error.code or None, source="server")
+
+    def _collided(self) -> None:
+        """What began was not what we asked for: that is asked for again."""
+        if self.answers.speaking is not None:
+            self.answers.speaking.is_verbatim = False
+            if self.arbiter.sent_marked:
+                self.user.uninterruptible.discard(self.answers.speaking.turn)
+        self.arbiter.on_collision()
+        self.asking.withdraw()
+        self.guarding.collided()

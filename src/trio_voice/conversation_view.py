@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import attrs
 import trio
+from msgspec import Struct, field
 
 from trio_voice.config import SessionState
 from trio_voice.logs import LogContext
@@ -13,8 +13,7 @@ from trio_voice.protocol.history import History
 from trio_voice.tracker import ConversationTracker, Readings
 
 
-@attrs.define(eq=False)
-class ConversationView:
+class ConversationView(Struct, eq=False):
     """For reading."""
 
     history: History
@@ -23,7 +22,7 @@ class ConversationView:
     """Where the conversation stands, paused or not."""
     paused: bool = False
     session_id: str = ""
-    ready: trio.Event = attrs.Factory(trio.Event)
+    ready: trio.Event = field(default_factory=trio.Event)
     """The server has taken the configuration."""
     connected: bool = False
     """A server is there that has taken the configuration."""
@@ -35,10 +34,10 @@ class ConversationView:
     """Somebody speaks, or an answer or a tool's result is awaited."""
     awaiting_server: bool = False
     """The server owes a response, or the rest of one."""
-    log_context: LogContext = attrs.Factory(LogContext)
+    log_context: LogContext = field(default_factory=LogContext)
     readings: Callable[[], Readings] = Readings
     """What the parts of the session have counted; the session's, and for the conversation to read."""
-    readings_told: Readings = attrs.Factory(Readings)
+    readings_told: Readings = field(default_factory=Readings)
     """As they were when a turn was last over."""
 
     @property

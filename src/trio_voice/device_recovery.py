@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
-import attrs
 import trio
+from msgspec import Struct, field
 
 from trio_voice.channels import DeviceNews, InboxItem, offer
 from trio_voice.devices import DeviceCounters
@@ -26,8 +26,7 @@ Use: TypeAlias = Callable[[], Awaitable[DeviceError | None]]
 """Opens the device, tells `opened` and `works`, and gives how it failed; None when its source has ended."""
 
 
-@attrs.define(eq=False)
-class DeviceRecovery:
+class DeviceRecovery(Struct, eq=False):
     """One device of a session through all its openings. Written by the actor that uses it; the session reads."""
 
     kind: DeviceKind
@@ -35,22 +34,18 @@ class DeviceRecovery:
     reports: trio.MemorySendChannel[InboxItem]
     wait_for_device: bool = False
     """Begin without it where there is none."""
-    policy: Reopening = attrs.Factory(Reopening)
+    policy: Reopening = field(default_factory=Reopening)
     failures: int = 0
-    lost: trio.Event = attrs.Factory(trio.Event)
-    """Set while it is away."""
+    away: bool = False
+    """It has failed, or was never there, and no sound has passed through it since."""
     _lost_at: float = 0.0
     _opened_at: float | None = None
     _outages_s: float = 0.0
     _started: bool = False
-    _past: DeviceCounters = attrs.Factory(DeviceCounters)
-    _present: DeviceCounters = attrs.Factory(DeviceCounters)
+    _past: DeviceCounters = field(default_factory=DeviceCounters)
+    _present: DeviceCounters = field(default_factory=DeviceCounters)
     _task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-
-    @property
-    def away(self) -> bool:
-        """It has failed, or was never there, and no sound has passed through it since."""
-        return self.lost.is_set()
+    _when_lost: Callable[[], None] = lambda: None
 
     def metrics(self, at: float) -> DeviceMetrics:
         outages_s = self._outages_s + (at - self._lost_at if self.away else 0.0)
@@ -62,14 +57,20 @@ class DeviceRecovery:
             underflows=self._past.underflows + self._present.underflows,
         )
 
-    async def keep_open(self, use: Use, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Run `use`, and again whenever the device failed, until its source has ended.
+    async def keep_open(
+        self,
+        use: Use,
+        *,
+        when_lost: Callable[[], None] = lambda: None,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Run `use`, and again whenever the device failed, until its source has ended; `when_lost` begins an outage.
 
         Started: when the device is open, or is to be waited for.
         Raises: `DeviceError` if the first opening fails and is not to be waited for, or if trying again cannot help.
         Closes: `reports`.
         """
-        self._task_status = task_status
+        self._task_status, self._when_lost = task_status, when_lost
         attempts = Attempts(HEALTHY_AFTER_S)
         with self.reports:
             while True:
@@ -102,7 +103,7 @@ class DeviceRecovery:
             return
         outage_s = (trio.current_time() if self._opened_at is None else self._opened_at) - self._lost_at
         self._outages_s += outage_s
-        self.lost = trio.Event()
+        self.away = False
         log.info("device.restored", kind=self.kind, device=self.device, outage_s=round(outage_s, 3))
         now = trio.current_time()
         self._tell(DeviceRestored(at=now, kind=self.kind, device=self.device, outage_ms=outage_s * 1000))
@@ -114,9 +115,10 @@ class DeviceRecovery:
             return
         self._lost_at = now
         self.failures += 1
-        self.lost.set()
+        self.away = True
         log.warning("device.lost", kind=self.kind, device=self.device, reason=reason)
         self._tell(DeviceLost(at=now, kind=self.kind, device=self.device, reason=reason))
+        self._when_lost()
 
     def _start(self) -> None:
         if not self._started:

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import attrs
 import trio
+from msgspec import Struct, field
 
 from trio_voice.channels import EventFanOut, FromServer, InboxItem, Play, PlaybackItem, offer
 from trio_voice.errors import WireLost
@@ -47,11 +47,10 @@ PASSES_OF_AN_INTERRUPTION = 6
 long the sound that came behind it can wait: to decode each piece of it takes longer than all of those."""
 
 
-@attrs.define(eq=False)
-class Configuration:
+class Configuration(Struct, eq=False):
     """What the server has said of the session on one connection."""
 
-    taken: trio.Event = attrs.Factory(trio.Event)
+    taken: trio.Event = field(default_factory=trio.Event)
     """It has accepted our settings."""
     expires_at: float | None = None
     """When it will end the session, in Unix seconds."""

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable
 
 import attrs
+from msgspec import Struct, field
 
 from trio_voice.audio import BYTES_PER_SAMPLE, AudioFormat, Frame
 
@@ -29,8 +30,7 @@ def _nothing() -> int:
     return 0
 
 
-@attrs.define(eq=False)
-class PlaybackReference:
+class PlaybackReference(Struct, eq=False):
     """What the loudspeaker was given, by the time at which it is heard."""
 
     audio_format: AudioFormat
@@ -39,8 +39,8 @@ class PlaybackReference:
     unheard_samples: Callable[[], int] = _nothing
     """The loudspeaker's own account, once it is open."""
     _pulled: int = 0
-    _blocks: deque[tuple[int, bytes]] = attrs.Factory(lambda: deque(maxlen=REFERENCE_BLOCKS))
-    _window: bytearray = attrs.Factory(bytearray)
+    _blocks: deque[tuple[int, bytes]] = field(default_factory=lambda: deque(maxlen=REFERENCE_BLOCKS))
+    _window: bytearray = field(default_factory=bytearray)
     _window_start: int = 0
     _position: int | None = None
     _wrong: int = 0
@@ -104,8 +104,7 @@ class PlaybackReference:
         return bytes((first - start) * BYTES_PER_SAMPLE) + bytes(known) + bytes((end - last) * BYTES_PER_SAMPLE)
 
 
-@attrs.define(eq=False)
-class EchoGate:
+class EchoGate(Struct, eq=False):
     """Half duplex: silence in place of the microphone while the loudspeaker sounds, and `tail_ms` longer."""
 
     reference: PlaybackReference

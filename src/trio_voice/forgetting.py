@@ -7,7 +7,7 @@ or confirmed; of what is kept nothing is different for what is not.
 
 from __future__ import annotations
 
-import attrs
+from msgspec import Struct, field
 
 from trio_voice.answers import Answers
 from trio_voice.barge_in import BargeIn
@@ -18,17 +18,15 @@ from trio_voice.tracker import ConversationTracker
 from trio_voice.utterances import Utterances
 
 
-@attrs.define(eq=False)
-class _Exchange:
+class _Exchange(Struct, eq=False):
     """All that is kept of a turn."""
 
     id: int
-    entries: list[Entry] = attrs.Factory(list)
-    calls: set[str] = attrs.Factory(set)
+    entries: list[Entry] = field(default_factory=list)
+    calls: set[str] = field(default_factory=set)
 
 
-@attrs.define(eq=False)
-class Forgetting:
+class Forgetting(Struct, eq=False):
     outbox: Outbox
     history: History
     tracker: ConversationTracker
@@ -40,10 +38,10 @@ class Forgetting:
     """How many are kept, with the one under way."""
     _floor: int = 0
     """Turns at or below it are forgotten, but for those that are `_left`."""
-    _left: list[_Exchange] = attrs.Factory(list)
+    _left: list[_Exchange] = field(default_factory=list)
     """They were still open."""
 
-    def __attrs_post_init__(self) -> None:
+    def __post_init__(self) -> None:
         self._floor = -self.turns
 
     def look(self) -> None:

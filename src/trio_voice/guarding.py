@@ -6,12 +6,12 @@ application is told once, and what is said in its place is asked for once, whate
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import attrs
 import trio
+from msgspec import Struct, field
 
 from trio_voice import events
 from trio_voice.agent import RealtimeAgent
@@ -38,8 +38,7 @@ REFUSAL = "I'm sorry, I can't go into that."
 REMEMBERED = 64
 
 
-@attrs.define(eq=False)
-class _Written:
+class _Written(Struct, eq=False):
     """A text that the application says for the user, while it is looked at."""
 
     command: Command
@@ -49,8 +48,7 @@ class _Written:
     tripped: tuple[Guardrail, Trip] | None = None
 
 
-@attrs.define(eq=False)
-class Guarding:
+class Guarding(Struct, eq=False):
     outbox: Outbox
     view: ConversationView
     answers: Answers
@@ -73,13 +71,13 @@ class Guarding:
     _turn: int = 0
     """The turn whose words are being looked at, and its agent."""
     _agent: RealtimeAgent | None = None
-    _sounding: set[int] = attrs.Factory(set)
+    _sounding: set[int] = field(default_factory=set)
     """Turns of which something may still be heard: an answer may begin while the words before a tool are played."""
-    _seen: dict[tuple[str, str], int] = attrs.Factory(dict)
+    _seen: dict[tuple[str, str], int] = field(default_factory=dict)
     """By item and guardrail: how many characters of it were looked at."""
-    _tripped: dict[str, None] = attrs.Factory(dict)
+    _tripped: dict[str, None] = field(default_factory=dict)
     """Turns, and items of the user, in which something was found; the newest last."""
-    _texts: deque[_Written] = attrs.Factory(deque)
+    _texts: list[_Written] = field(default_factory=list)
     """In the order in which they were said: one waits for those before it."""
     _count: int = 0
 
@@ -188,8 +186,8 @@ class Guarding:
         self._tell(guardrail, trip, "input", item_id, None, replaced=is_last)
         from trio_voice.guardrail_functions import InputGuardrail
 
-        if isinstance(guardrail, InputGuardrail) and guardrail.on_trip == "delete":
-            self.view.history.hide(item_id)
+        deletes = isinstance(guardrail, InputGuardrail) and guardrail.on_trip == "delete"
+        if deletes and self.view.history.hide(item_id):
             self.outbox.send(ConversationItemDelete(item_id=item_id))
         if is_last:
             if self.user.uninterruptible or not self.answers.interrupt("guardrail", whole=True):
@@ -206,7 +204,7 @@ class Guarding:
                     text.tripped = (guardrail, trip)
                     text.waiting.clear()
         while self._texts and not self._texts[0].waiting:
-            text = self._texts.popleft()
+            text = self._texts.pop(0)
             if text.tripped is None:
                 text.command.passed = True
                 self.carry_out(text.command)
@@ -259,7 +257,7 @@ class Guarding:
                 config = saying(trip.say)
             else:
                 config = ResponseConfig(instructions=f"{self.instructions()}\n\n{trip.instructions}".strip())
-            self._requested = ResponseCreate(response=config)
+            self._requested = self.asking.worded(config)
             self.asking.respond(self._requested)
 
     def forget(self) -> None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import attrs
 import trio
+from msgspec import Struct, field
 
 from trio_voice.channels import Checked, CheckText, InboxItem, offer
 from trio_voice.logs import log
@@ -32,23 +32,22 @@ async def run(
     """Look at what comes until `inbox` is closed and all checks have ended. `context` is the session's.
 
     Cancellation: a plain function goes on in its thread, whose end nobody waits for.
-    Closes: `verdicts`.
+    Closes: both ends.
     """
-    with verdicts:
+    with inbox, verdicts:
         async with trio.open_nursery() as nursery:
             desk = _Desk(verdicts, context, nursery)
             async for check in inbox:
                 desk.take(check)
 
 
-@attrs.define(eq=False)
-class _Desk:
+class _Desk(Struct, eq=False):
     verdicts: trio.MemorySendChannel[InboxItem]
     context: object
     nursery: trio.Nursery
-    limiter: trio.CapacityLimiter = attrs.Factory(lambda: trio.CapacityLimiter(MAX_AT_ONCE))
-    threads: trio.CapacityLimiter = attrs.Factory(lambda: trio.CapacityLimiter(MAX_AT_ONCE))
-    under_way: dict[tuple[str, str, str], CheckText | None] = attrs.Factory(dict)
+    limiter: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(MAX_AT_ONCE))
+    threads: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(MAX_AT_ONCE))
+    under_way: dict[tuple[str, str, str], CheckText | None] = field(default_factory=dict)
     """By item and guardrail: the newest text that came since its check began."""
 
     def take(self, check: CheckText) -> None:

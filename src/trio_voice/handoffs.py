@@ -9,6 +9,7 @@ call is answered once.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import attrs
@@ -98,10 +99,9 @@ class Handoffs:
             if problem is not None:
                 self._failed(result, str(problem))
                 return
-            for item_id in left_out:
-                self.history.hide(item_id)
+            known = [item_id for item_id in left_out if self.history.hide(item_id)]
             if handoff.input_filter is not None:
-                self._leave_out(left_out)
+                self._leave_out(known)
             self.pending = None
             self.finish(result)
 
@@ -138,9 +138,8 @@ class Handoffs:
         answered yet; of a call and its output both go or neither."""
         if handoff.input_filter is None:
             return ()
-        speaking = self.answers.speaking
-        unfinished = set(speaking.item_ids) if speaking is not None and not speaking.played else set()
-        entries = [entry for entry in self.history if not entry.hidden and entry.item_id not in unfinished]
+        is_open = partial(self.answers.barge_in.is_open, speaking=self.answers.speaking)
+        entries = [entry for entry in self.history if not entry.hidden and not is_open(entry.item_id)]
         answered = {entry.call_id for entry in entries if entry.kind == "function_call_output"}
         shown = [entry.shown() for entry in entries if entry.kind == "message" or entry.call_id in answered]
         kept = {item.id for item in handoff.input_filter(tuple(shown))}

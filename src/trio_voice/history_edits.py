@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
-import attrs
+from msgspec import Struct
 
 from trio_voice.answers import Answers
 from trio_voice.asking import Asking
@@ -29,8 +29,7 @@ def still_known(count: int) -> str:
     return f"{count} items that were forgotten long ago (history_turns) stay with the server until the next connection"
 
 
-@attrs.define(eq=False)
-class HistoryEdits:
+class HistoryEdits(Struct, eq=False):
     outbox: Outbox
     view: ConversationView
     barge_in: BargeIn

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
-import attrs
 import msgspec
 import trio
+from msgspec import Struct, field
 
 from trio_voice import events
 from trio_voice.barge_in import BargeIn
@@ -26,8 +26,7 @@ LOST = '{"error": "the connection was lost before the tool answered; it may have
 NOT_ASKED = '{"error": "not run: the connection was lost before it was approved; call it again if it is wanted"}'
 
 
-@attrs.define(eq=False)
-class _Listing:
+class _Listing(Struct, eq=False):
     """What a server is asked for at its beginning."""
 
     server: str = ""
@@ -38,8 +37,7 @@ class _Listing:
     told: bool = False
 
 
-@attrs.define(eq=False)
-class _Call:
+class _Call(Struct, eq=False):
     turn: int
     tool: str = ""
     arguments: str = ""
@@ -50,24 +48,23 @@ class _Call:
     told: bool = False
 
 
-@attrs.define(eq=False)
-class HostedCalls:
+class HostedCalls(Struct, eq=False):
     outbox: Outbox
     tracker: ConversationTracker
     barge_in: BargeIn
     ledger: ToolLedger
     agent: Callable[[], str]
     """The name of who makes the calls."""
-    _listings: dict[str, _Listing] = attrs.Factory(dict)
-    _calls: dict[str, _Call] = attrs.Factory(dict)
-    _asked: dict[str, _Call] = attrs.Factory(dict)
+    _listings: dict[str, _Listing] = field(default_factory=dict)
+    _calls: dict[str, _Call] = field(default_factory=dict)
+    _asked: dict[str, _Call] = field(default_factory=dict)
     """By the id of the request: calls that wait for an approval."""
-    _approved: dict[str, _Call] = attrs.Factory(dict)
+    _approved: dict[str, _Call] = field(default_factory=dict)
     """The same, of those that have it and have not begun."""
     _answers: int = 0
     _turn: int = 0
     """The one that the server spoke of last."""
-    _turns: dict[str, int] = attrs.Factory(dict)
+    _turns: dict[str, int] = field(default_factory=dict)
     """Of items. Not every event of an item names its response."""
 
     def take(self, turn: int | None, event: object) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-import attrs
+from msgspec import Struct
 
 from trio_voice import events
 from trio_voice.agent import RealtimeAgent
@@ -24,8 +24,7 @@ from trio_voice.tool_ledger import ToolLedger
 from trio_voice.user_turn import UserTurn
 
 
-@attrs.define(eq=False)
-class Initiative:
+class Initiative(Struct, eq=False):
     outbox: Outbox
     view: ConversationView
     barge_in: BargeIn

@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 import math
 
-import attrs
+from msgspec import Struct
 from msgspec.structs import replace
 
 from trio_voice.config import InterruptionPolicy
@@ -54,8 +54,7 @@ class _Standing(enum.Enum):
     DISMISSED = "dismissed"
 
 
-@attrs.define(eq=False)
-class InterruptionJudge:
+class InterruptionJudge(Struct, eq=False):
     """Weighs one utterance after the other. `sounding` in every call: something that speech may interrupt is heard.
 
     A short utterance counts all the same when the agent has nothing left to say by its end: it was an answer.

@@ -18,11 +18,10 @@ from collections.abc import MutableMapping
 from contextvars import ContextVar
 from typing import Any
 
-import attrs
+from msgspec import Struct
 
 
-@attrs.define(eq=False)
-class LogContext:
+class LogContext(Struct, eq=False):
     """What every line of a session has, as far as it is known. One for a session; its conversation writes."""
 
     agent: str = ""

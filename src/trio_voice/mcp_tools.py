@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 import trio
-from msgspec import Struct
+from msgspec import Struct, field
 
 from trio_voice.agent import RealtimeAgent
 from trio_voice.agent_in_charge import AgentInCharge
@@ -28,8 +28,7 @@ if TYPE_CHECKING:
 CALLS_CAPACITY = 64
 
 
-@attrs.define(eq=False)
-class McpCall:
+class McpCall(Struct, eq=False):
     """A call for the server's task. `answered` is set once; `failed`: `output` says why."""
 
     tool: str
@@ -37,8 +36,8 @@ class McpCall:
     arguments: str
     output: str = ""
     failed: bool = False
-    answered: trio.Event = attrs.Factory(trio.Event)
-    scope: trio.CancelScope = attrs.Factory(trio.CancelScope)
+    answered: trio.Event = field(default_factory=trio.Event)
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     """Of the request to the server; whoever gives the call up cancels it."""
 
     def answer(self, output: str, *, failed: bool = False) -> None:
@@ -79,18 +78,17 @@ class McpTool(AgentTool):
         return call.output
 
 
-@attrs.define(eq=False)
-class McpToolbox:
+class McpToolbox(Struct, eq=False):
     """Which tools the local servers of a session have at present. Each server's task writes its own; others read."""
 
-    _in_charge: AgentInCharge = attrs.Factory(lambda: AgentInCharge(RealtimeAgent()))
-    _rng: random.Random = attrs.Factory(random.Random)
-    calls: dict[McpServer, trio.MemorySendChannel[McpCall]] = attrs.Factory(dict)
-    listed: dict[McpServer, tuple[ListedTool, ...]] = attrs.Factory(dict)
+    _in_charge: AgentInCharge = field(default_factory=lambda: AgentInCharge(RealtimeAgent()))
+    _rng: random.Random = field(default_factory=random.Random)
+    calls: dict[McpServer, trio.MemorySendChannel[McpCall]] = field(default_factory=dict)
+    listed: dict[McpServer, tuple[ListedTool, ...]] = field(default_factory=dict)
     _home: tuple[trio.MemorySendChannel[InboxItem], trio.Nursery] | None = None
     """Where their news goes, and where they run."""
 
-    def __attrs_post_init__(self) -> None:
+    def __post_init__(self) -> None:
         self._in_charge.equip = self.equip
 
     async def begin(self, reports: trio.MemorySendChannel[InboxItem], nursery: trio.Nursery) -> None:

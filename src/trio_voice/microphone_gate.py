@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-import attrs
+from msgspec import Struct
 
 from trio_voice import events
 from trio_voice.agent import RealtimeAgent
@@ -18,8 +18,7 @@ CLOSING_SILENCE_MS = 1500
 """Sent after listening stops: a server's voice detection waits for silence to end the utterance."""
 
 
-@attrs.define(eq=False)
-class MicrophoneGate:
+class MicrophoneGate(Struct, eq=False):
     """What the application has asked for; it holds across connections."""
 
     outbox: Outbox

@@ -5,12 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-import attrs
 import trio
+from msgspec import Struct
 from msgspec.structs import replace
 
 from trio_voice import events
-from trio_voice.channels import CheckText, EventFanOut, PlaybackItem, Send, SetMicrophone, UplinkItem, offer
+from trio_voice.channels import (
+    CheckText,
+    EventFanOut,
+    PlaybackItem,
+    Send,
+    SendingEnd,
+    SetMicrophone,
+    UplinkItem,
+    offer,
+)
 from trio_voice.dialects import DIALECTS, Dialect
 from trio_voice.logs import log
 from trio_voice.protocol import (
@@ -26,14 +35,13 @@ UNCONFIRMED_CAPACITY = 256
 """When full the oldest is forgotten: a server that confirms nothing must not cost memory for ever."""
 
 
-@attrs.define(eq=False)
-class Outbox:
+class Outbox(Struct, eq=False):
     """Synchronous, every verb of it: nothing here waits."""
 
     playback: trio.MemorySendChannel[PlaybackItem] | None
-    tool_calls: trio.MemorySendChannel[ToolItem]
+    tool_calls: SendingEnd[ToolItem]
     fan_out: EventFanOut
-    checks: trio.MemorySendChannel[CheckText]
+    checks: SendingEnd[CheckText]
     control: trio.MemorySendChannel[UplinkItem] | None = None
     """To the connection that is spoken to; None in an outage."""
     is_open: bool = False

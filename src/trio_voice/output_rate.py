@@ -6,8 +6,7 @@ invariant: not a sample more or less than the item had, however many pieces it c
 
 from __future__ import annotations
 
-import attrs
-from msgspec import UNSET
+from msgspec import UNSET, Struct, field
 from msgspec.structs import replace
 
 from trio_voice.audio import BYTES_PER_SAMPLE, StreamResampler
@@ -17,14 +16,13 @@ LOWEST_HZ, HIGHEST_HZ = 8_000, 48_000
 """A rate outside is no rate: the sound is taken for the session's."""
 
 
-@attrs.define(eq=False)
-class OutputRate:
+class OutputRate(Struct, eq=False):
     """Of one connection."""
 
     session_hz: int
     _last: ResponseOutputAudioDelta | None = None
     """The newest piece that was converted; its item may have more to come."""
-    _stream: StreamResampler = attrs.Factory(lambda: StreamResampler(1, 1))
+    _stream: StreamResampler = field(default_factory=lambda: StreamResampler(1, 1))
     _half: bytes = b""
     """Of a sample that the last piece was cut in."""
 

@@ -7,15 +7,15 @@ due is given once, and nothing is due while anybody speaks or something is on it
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import attrs
+from msgspec import Struct
 
-from trio_voice.agent_settings import Filler, IdlePrompts
+if TYPE_CHECKING:  # few agents have them
+    from trio_voice.agent_settings import Filler, IdlePrompts
 
 
-@attrs.define(eq=False)
-class IdleWatch:
+class IdleWatch(Struct, eq=False):
     """Tells a silence in which neither side says anything."""
 
     prompts: IdlePrompts | None
@@ -68,8 +68,7 @@ class IdleWatch:
         return self.prompts.phrases[min(self.prompted, len(self.prompts.phrases)) - 1]
 
 
-@attrs.define(eq=False)
-class FillerWatch:
+class FillerWatch(Struct, eq=False):
     """Tells a wait for a tool that has become long."""
 
     filler: Filler | None

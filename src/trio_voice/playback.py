@@ -9,8 +9,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
-import attrs
 import trio
+from msgspec import Struct, field
 
 from trio_voice.audio import BYTES_PER_SAMPLE, Frame
 from trio_voice.channels import (
@@ -167,13 +167,12 @@ async def _notice_that_it_works(line: _Line, recovery: DeviceRecovery) -> None:
     recovery.works()
 
 
-@attrs.define(eq=False)
-class _Line:
+class _Line(Struct, eq=False):
     """Between the buffer and the device that pulls, which may be another one after a failure."""
 
     buffer: PlaybackBuffer
     proof_samples: int
-    lock: threading.Lock = attrs.Factory(threading.Lock)
+    lock: threading.Lock = field(default_factory=threading.Lock)
     """The device pulls from its own thread; each hold is a few microseconds."""
     device: OpenSpeaker | None = None
     openings: int = 0
@@ -221,18 +220,17 @@ class _Line:
         return self.device.unheard_samples()
 
 
-@attrs.define(eq=False)
-class _Voice:
+class _Voice(Struct, eq=False):
     """The buffer, its line to the device, and which turn is being reported on."""
 
     buffer: PlaybackBuffer
     line: _Line
     reports: trio.MemorySendChannel[InboxItem]
-    turns: list[int] = attrs.Factory(list)
+    turns: list[int] = field(default_factory=list)
     """Turns with sound or an end, not yet reported as played, oldest first."""
     started_turn: int = 0
     told_underruns: int = 0
-    changed: trio.Event = attrs.Factory(trio.Event)
+    changed: trio.Event = field(default_factory=trio.Event)
     """A turn has come, or gone."""
 
     def apply(self, item: PlaybackItem) -> None:

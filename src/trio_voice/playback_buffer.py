@@ -17,7 +17,7 @@ from __future__ import annotations
 import enum
 from collections import deque
 
-import attrs
+from msgspec import Struct
 
 from trio_voice.audio import BYTES_PER_SAMPLE, AudioFormat
 from trio_voice.errors import ConfigError
@@ -36,8 +36,7 @@ class Insertion(enum.Enum):
     """The buffer holds its capacity, or did when earlier sound of this item came: dropped."""
 
 
-@attrs.define
-class BufferStatistics:
+class BufferStatistics(Struct):
     """Counters since the buffer was made. Samples of the wire where they come in, of the device where they go out."""
 
     inserted_samples: int = 0
@@ -61,8 +60,7 @@ class BufferStatistics:
     """What is gathered before the next turn begins."""
 
 
-@attrs.frozen
-class ItemPosition:
+class ItemPosition(Struct, frozen=True):
     """How far one item of the conversation has got."""
 
     turn: int
@@ -74,8 +72,7 @@ class ItemPosition:
     """Out of the loudspeaker so far; never more than was received."""
 
 
-@attrs.define(eq=False)
-class _Segment:
+class _Segment(Struct, eq=False):
     """A piece of one track that has been pulled and is on its way to the air."""
 
     track: Track

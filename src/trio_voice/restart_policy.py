@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import random
 
-import attrs
+from msgspec import Struct
 
 
-@attrs.frozen
-class Backoff:
+class Backoff(Struct, frozen=True):
     """How long to wait before the n-th attempt to reconnect.
 
     The first retry is immediate: most losses are momentary. From the second on, the wait is drawn evenly between 0
@@ -33,8 +32,7 @@ class Backoff:
         return rng.uniform(0.0, ceiling_s)
 
 
-@attrs.frozen
-class Reopening:
+class Reopening(Struct, frozen=True):
     """How long to wait before a device that failed is opened for the n-th time: longer each time, and for ever.
 
     A device has one user, so nothing is drawn by chance. The longest wait is what a device that is back waits at most.
@@ -49,8 +47,7 @@ class Reopening:
         return min(self.longest_delay_s, self.first_delay_s * self.multiplier ** min(max(attempt, 1) - 1, 100))
 
 
-@attrs.define
-class Attempts:
+class Attempts(Struct):
     """Counts attempts in a row. What held for `healthy_after_s` clears the count: connecting or opening alone does
     not, or a server that accepts and drops at once would be hammered for ever."""
 

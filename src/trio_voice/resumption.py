@@ -6,8 +6,7 @@ for on the next one, once; and nothing that was said or found is missing there.
 
 from __future__ import annotations
 
-import attrs
-from msgspec import UNSET
+from msgspec import UNSET, Struct, field
 
 from trio_voice.asking import Asking
 from trio_voice.barge_in import BargeIn, Speaking
@@ -22,8 +21,7 @@ from trio_voice.tool_ledger import ToolLedger
 from trio_voice.utterances import Utterances
 
 
-@attrs.define(eq=False)
-class Resumption:
+class Resumption(Struct, eq=False):
     outbox: Outbox
     view: ConversationView
     barge_in: BargeIn
@@ -36,7 +34,7 @@ class Resumption:
     """The server of this connection has taken up the conversation that it had: it need not be told."""
     response_owed: bool = False
     """The connection was lost while the user waited for an answer."""
-    requests: list[ResponseCreate] = attrs.Factory(list)
+    requests: list[ResponseCreate] = field(default_factory=list)
     """Responses asked for in their own words, that it took with it."""
 
     def take_stock(self, speaking: Speaking | None) -> None:

@@ -7,16 +7,14 @@ the server when it sent the event that is being looked at.
 
 from __future__ import annotations
 
-from collections import deque
-
 import attrs
+from msgspec import Struct
 from msgspec.structs import replace
 
 from trio_voice.protocol import AudioConfig, AudioInput, SessionConfig, SessionUpdate, TurnDetection
 
 
-@attrs.frozen
-class _Told:
+class _Told(Struct, frozen=True):
     """What an update said that the server has not acknowledged."""
 
     own: TurnDetection | None
@@ -32,7 +30,7 @@ class ServerDetection:
     held: bool = False
     """The server was told to do nothing by itself."""
     _there: _Told = attrs.field(init=False)
-    _unacknowledged: deque[_Told] = attrs.Factory(deque)
+    _unacknowledged: list[_Told] = attrs.Factory(list)
 
     def __attrs_post_init__(self) -> None:
         self._there = _Told(self.own, self.held)
@@ -59,7 +57,7 @@ class ServerDetection:
         """A `session.updated` of this connection, after the first. Returns whether it is about a `change`."""
         if not self._unacknowledged:
             return False
-        self._there = self._unacknowledged.popleft()
+        self._there = self._unacknowledged.pop(0)
         return self._there.is_change
 
     def said_more(self) -> None:
@@ -69,7 +67,7 @@ class ServerDetection:
     def not_taken(self) -> None:
         """The server has refused the oldest update that it had not acknowledged, one of `said_more`."""
         if self._unacknowledged:
-            self._unacknowledged.popleft()
+            self._unacknowledged.pop(0)
 
     def change(self, own: TurnDetection | None) -> TurnDetection | None:
         """Another agent takes over: what its configuration has to say just now. One change at a time."""
@@ -79,7 +77,7 @@ class ServerDetection:
 
     def refused(self, own: TurnDetection | None) -> SessionUpdate | None:
         """The server did not take the change: `own` holds as before. Returns what undoes an update made since."""
-        self._unacknowledged = deque(told for told in self._unacknowledged if not told.is_change)
+        self._unacknowledged = [told for told in self._unacknowledged if not told.is_change]
         self.own = own
         if own is None or not self._unacknowledged:
             return None

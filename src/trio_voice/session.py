@@ -29,6 +29,7 @@ from trio_voice.channels import (
     EventFanOut,
     EventStream,
     InboxItem,
+    OnDemand,
     PlaybackItem,
 )
 from trio_voice.config import (
@@ -188,10 +189,7 @@ class RealtimeSession(HistoryMethods):
         Callbacks run in `outer`: they are told of the end, too.
         """
         to_conversation, inbox = trio.open_memory_channel[InboxItem](INBOX_CAPACITY)
-        to_playback, playback_items = trio.open_memory_channel[PlaybackItem](PLAYBACK_CAPACITY)
-        to_tools, tool_items = trio.open_memory_channel[ToolItem](TOOL_CAPACITY)
         self._toolbox = McpToolbox(self._in_charge, self._rng)
-        to_guardrails, checks = trio.open_memory_channel[CheckText](CHECK_CAPACITY)
         frames = DropOldest[Frame](max(1, self.audio_input.capacity_ms // self.audio_input.chunk_ms))
         history = History()
         began_at = trio.current_time() - self._earlier.duration_s
@@ -210,6 +208,8 @@ class RealtimeSession(HistoryMethods):
         logs.bind(self._view.log_context)  # before the first task: each inherits it
         self._commands = to_conversation.clone()
         speaker, microphone = self._speaker, self._microphone
+        to_playback: trio.MemorySendChannel[PlaybackItem] | None = None
+        playback_items: trio.MemoryReceiveChannel[PlaybackItem] | None = None
         hearing: DeviceRecovery | None = None
         sounding: DeviceRecovery | None = None
         if microphone is not None:
@@ -218,10 +218,11 @@ class RealtimeSession(HistoryMethods):
         if speaker is not None:
             reports, wait = to_conversation.clone(), self.audio_output.wait_for_device
             sounding = DeviceRecovery("speaker", speaker.name, reports, wait)
+            to_playback, playback_items = trio.open_memory_channel[PlaybackItem](PLAYBACK_CAPACITY)
         self._link = supervisor.Link(
             frames if microphone is not None else None,
             to_conversation.clone(),
-            to_playback if speaker is not None else None,
+            to_playback,
             self._fan_out,
             self._view,
             self.connection,
@@ -247,7 +248,7 @@ class RealtimeSession(HistoryMethods):
             async with trio.open_nursery() as nursery:
                 self._actors = nursery.cancel_scope
                 outer.start_soon(self._run_callbacks)
-                if speaker is not None and sounding is not None:
+                if speaker is not None and sounding is not None and playback_items is not None:
                     play = partial(playback.run, playback_items, to_conversation.clone(), speaker=speaker)
                     play = partial(play, config=self.audio_output, recovery=sounding)
                     play = partial(play, filters=self._playback_filters, reference=self._reference)
@@ -258,24 +259,28 @@ class RealtimeSession(HistoryMethods):
                     hear = partial(hear, recovery=hearing, filters=self._capture_filters, voice=self._voice)
                     await nursery.start(partial(hear, reports=to_conversation.clone()))
                 await self._toolbox.begin(to_conversation, nursery)
-                execute = partial(
-                    tools.run, tool_items, to_conversation.clone(), tools=self._in_charge.equipped.runnable
+                execute = partial(tools.run, tools=self._in_charge.equipped.runnable, context=self.context)
+                execute = partial(execute, agent=self.agent, approver=self._approver)
+                to_tools = OnDemand[ToolItem](
+                    TOOL_CAPACITY, lambda calls: nursery.start_soon(execute, calls, to_conversation.clone())
                 )
-                nursery.start_soon(partial(execute, context=self.context, agent=self.agent, approver=self._approver))
-                look = partial(guardrails.run, checks, to_conversation.clone(), context=self.context)
-                nursery.start_soon(look)
+                look = partial(guardrails.run, context=self.context)
+                to_guardrails = OnDemand[CheckText](
+                    CHECK_CAPACITY, lambda checks: nursery.start_soon(look, checks, to_conversation.clone())
+                )
                 conduct = partial(conversation.run, inbox, tool_calls=to_tools, checks=to_guardrails)
-                conduct = partial(conduct, playback=to_playback.clone() if speaker is not None else None)
+                conduct = partial(conduct, playback=to_playback.clone() if to_playback is not None else None)
                 conduct = partial(conduct, fan_out=self._fan_out, view=self._view, in_charge=self._in_charge)
                 conduct = partial(conduct, connection=self.connection, history_turns=self._history_turns)
                 nursery.start_soon(conduct)
                 nursery.start_soon(supervisor.run, self._link)
                 task_status.started()
+                del task_status  # it would keep the nursery of the start as long as the session lives
         finally:
             self._end()
-            ends = (to_conversation, inbox, to_playback, playback_items, to_tools, tool_items, to_guardrails, checks)
-            for end in ends:
-                end.close()
+            for end in (to_conversation, inbox, to_playback, playback_items):
+                if end is not None:
+                    end.close()
             frames.close()
             self._toolbox.close()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import attrs
+from msgspec import Struct
 
 from trio_voice.audio import AudioFormat
 from trio_voice.channels import DropOldest, EventFanOut
@@ -23,8 +24,7 @@ if TYPE_CHECKING:
     from trio_voice.playback_buffer import BufferStatistics
 
 
-@attrs.define(eq=False)
-class SessionFigures:
+class SessionFigures(Struct, eq=False):
     view: ConversationView
     fan_out: EventFanOut
     frames: DropOldest[Any]

@@ -19,9 +19,9 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import quote, urlsplit
 
-import attrs
 import trio
 import trio.abc
+from msgspec import Struct, field
 
 from trio_voice import downlink, liveness, uplink
 from trio_voice.audio import Frame
@@ -63,8 +63,7 @@ SHORTEST_LIFETIME_S = 10.0
 """A session said to end sooner means that this machine's clock is wrong: no reason to connect again and again."""
 
 
-@attrs.define(eq=False)
-class Link:
+class Link(Struct, eq=False):
     """What every connection of a session needs: the ends of its channels, its options, and what it keeps count of."""
 
     frames: DropOldest[Frame] | None
@@ -77,14 +76,14 @@ class Link:
     open_stream: OpenStream | None = None
     wall_clock: Callable[[], float] = time.time
     """Only to read `expires_at`, which is a date."""
-    rng: random.Random = attrs.Factory(random.Random)
+    rng: random.Random = field(default_factory=random.Random)
     output_rate_hz: int = 24_000
     state: ConnectionState = ConnectionState.DISCONNECTED
     epoch: int = 0
     """Of the newest connection."""
-    uplink: UplinkStatistics = attrs.Factory(UplinkStatistics)
-    round_trips: RoundTrips = attrs.Factory(RoundTrips)
-    turns: TurnNumbers = attrs.Factory(TurnNumbers)
+    uplink: UplinkStatistics = field(default_factory=UplinkStatistics)
+    round_trips: RoundTrips = field(default_factory=RoundTrips)
+    turns: TurnNumbers = field(default_factory=TurnNumbers)
     conversation_id: str = ""
     """Of the conversation that the server keeps, where it does: see `ConnectionOptions.native_resume`."""
 
@@ -98,17 +97,16 @@ class Link:
                 end.close()
 
 
-@attrs.define(eq=False)
-class _Connection:
+class _Connection(Struct, eq=False):
     """One that is open, or was."""
 
     epoch: int
     sent: SentAudio
-    scope: trio.CancelScope = attrs.Factory(trio.CancelScope)
-    configuration: Configuration = attrs.Factory(Configuration)
-    opened_at: float = attrs.field(factory=trio.current_time)
-    loss: WireLost = attrs.Factory(lambda: WireLost("the connection ended", retryable=True))
-    over: trio.Event = attrs.Factory(trio.Event)
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    configuration: Configuration = field(default_factory=Configuration)
+    opened_at: float = field(default_factory=trio.current_time)
+    loss: WireLost = field(default_factory=lambda: WireLost("the connection ended", retryable=True))
+    over: trio.Event = field(default_factory=trio.Event)
 
 
 async def run(link: Link) -> None:
@@ -264,18 +262,12 @@ async def _live(
                 stream = await link.open_stream() if link.open_stream is not None else None
                 timeout_s = link.options.connect_timeout_ms / 1000
                 address = address_of(link.options, link.conversation_id)
-                pump = partial(wire.run, address, connect_timeout_s=timeout_s, stream=stream)
-                opened = await nursery.start(pump)
+                opened = await nursery.start(partial(wire.run, address, connect_timeout_s=timeout_s, stream=stream))
                 is_open = True
-                playback = link.playback.clone() if link.playback is not None else None
-                send = partial(uplink.run, sent=connection.sent, dialect=link.options.server, fan_out=link.fan_out)
-                send = partial(send, input_format=link.audio_input.format, statistics=link.uplink)
-                nursery.start_soon(send, opened, control_items, link.frames)
+                _begin(link, connection, opened, control_items, nursery)
                 task_status.started(control)
-                receive = partial(downlink.run, turns=link.turns, fan_out=link.fan_out)
-                receive = partial(receive, configuration=connection.configuration, output_rate_hz=link.output_rate_hz)
-                nursery.start_soon(receive, opened, connection.epoch, link.inbox.clone(), playback)
-                await liveness.watch(opened, link.view, link.options, link.round_trips)
+                del task_status  # it would keep the nursery of the start
+                await liveness.watch(opened, link.view, link.options, link.round_trips, nursery)
     except* WireLost as group:
         connection.loss = _first(group)
         if not is_open:
@@ -283,6 +275,23 @@ async def _live(
     finally:
         control_items.close()
         connection.over.set()
+
+
+def _begin(
+    link: Link,
+    connection: _Connection,
+    opened: wire.Wire,
+    control: trio.MemoryReceiveChannel[UplinkItem],
+    nursery: trio.Nursery,
+) -> None:
+    """Send and receive on an open connection."""
+    send = partial(uplink.run, sent=connection.sent, dialect=link.options.server, fan_out=link.fan_out)
+    send = partial(send, input_format=link.audio_input.format, statistics=link.uplink)
+    nursery.start_soon(send, opened, control, link.frames)
+    playback = link.playback.clone() if link.playback is not None else None
+    receive = partial(downlink.run, turns=link.turns, fan_out=link.fan_out)
+    receive = partial(receive, configuration=connection.configuration, output_rate_hz=link.output_rate_hz)
+    nursery.start_soon(receive, opened, connection.epoch, link.inbox.clone(), playback)
 
 
 def _gave_up(loss: WireLost, attempts: int) -> WireLost:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-import attrs
+from msgspec import Struct, field
 
 from trio_voice.audio import BYTES_PER_SAMPLE
 
@@ -17,8 +17,7 @@ TAPE_BLOCKS = 512
 """Blocks that wait for Trio's thread; then the oldest are dropped. Ten seconds of 20 ms, nearly three of 5 ms."""
 
 
-@attrs.define(eq=False)
-class Tape:
+class Tape(Struct, eq=False):
     """One opening of a loudspeaker. Written in the device's thread, taken from in Trio's."""
 
     rate_hz: int
@@ -28,7 +27,7 @@ class Tape:
     """From the moment in which a sample is taken until it is heard."""
     _began_at: float | None = None
     _samples: int = 0
-    _blocks: deque[tuple[int, bytes]] = attrs.Factory(lambda: deque(maxlen=TAPE_BLOCKS))
+    _blocks: deque[tuple[int, bytes]] = field(default_factory=lambda: deque(maxlen=TAPE_BLOCKS))
     _taken: bool = False
 
     @property

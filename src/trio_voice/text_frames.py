@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 
-import attrs
+from msgspec import Struct, field
 
 WHOLE_TEXT = 0x81
 """The first byte of a frame that is a whole message of text, without extensions."""
@@ -55,8 +55,7 @@ def _head(length: int, masked: int) -> bytes:
     return bytes((WHOLE_TEXT, masked | EIGHT_BYTES)) + length.to_bytes(8)
 
 
-@attrs.define(eq=False)
-class TextCutter:
+class TextCutter(Struct, eq=False):
     """Cuts what a server sends, from the handshake on, into whole texts and what is the library's.
 
     The library gets the answer to the handshake, pings and pongs; and from the first frame on that is anything else
@@ -70,7 +69,7 @@ class TextCutter:
     is_over: bool = False
     """Everything from here on is the library's."""
     _in_head: bool = True
-    _kept: bytearray = attrs.Factory(bytearray)
+    _kept: bytearray = field(default_factory=bytearray)
     _wanted_bytes: int = 0
     """Until the frame that `_kept` begins with is whole."""
 

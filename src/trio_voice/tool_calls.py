@@ -11,6 +11,7 @@ from typing import assert_never
 import attrs
 import msgspec
 import trio
+from msgspec.structs import replace
 
 from trio_voice import events
 from trio_voice.barge_in import BargeIn
@@ -130,7 +131,7 @@ class ToolCalls:
         news.taken = True
         if not self.ledger.is_open(news.call_id) or self.ledger.is_forgotten(news.call_id):
             return
-        self.progress = attrs.evolve(news)
+        self.progress = replace(news)
         self.outbox.emit(
             events.ToolProgress(
                 at=self.outbox.now, turn=news.turn, call_id=news.call_id, tool=news.tool, text=news.text

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
-import attrs
 from msgspec import Struct
 
 if TYPE_CHECKING:
@@ -90,8 +89,7 @@ class ToolBegun(Struct, frozen=True):
     output: str
 
 
-@attrs.define(eq=False)
-class ToolProgressed:
+class ToolProgressed(Struct, eq=False):
     """A tool says how it is going. Of each call there is one at most in the channel: the tool changes its text until
     the conversation has taken it, so a talkative tool fills nothing."""
 

@@ -9,25 +9,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-import attrs
+from msgspec import Struct, field
 
 REMEMBERED_CALLS = 256
 """Of those whose results are not kept any more. A server that repeats an older one has it run again."""
 
 
-@attrs.define(eq=False)
-class ToolLedger:
+class ToolLedger(Struct, eq=False):
     """By call id: the result, or None while the tool runs."""
 
-    owed: set[str] = attrs.Factory(set)
+    owed: set[str] = field(default_factory=set)
     """What the model was told, and no response has been asked for that could tell the user: ids of calls, and of
     messages with the results of background tools."""
-    _arrived: set[str] = attrs.Factory(set)
+    _arrived: set[str] = field(default_factory=set)
     """Of what is owed: the server has said that it has it."""
-    _results: dict[str, str | None] = attrs.Factory(dict)
-    _in_background: set[str] = attrs.Factory(set)
-    _forgotten: set[str] = attrs.Factory(set)
-    _spent: dict[str, None] = attrs.Factory(dict)
+    _results: dict[str, str | None] = field(default_factory=dict)
+    _in_background: set[str] = field(default_factory=set)
+    _forgotten: set[str] = field(default_factory=set)
+    _spent: dict[str, None] = field(default_factory=dict)
     """Calls of which no more is kept than this, the newest last."""
 
     def begin(self, call_id: str) -> bool:

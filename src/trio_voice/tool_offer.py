@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-import attrs
+from msgspec import Struct
 
 from trio_voice import events
 from trio_voice.agent_in_charge import AgentInCharge
@@ -19,8 +19,7 @@ from trio_voice.server_detection import ServerDetection
 from trio_voice.tool_items import OfferTools
 
 
-@attrs.define(eq=False)
-class ToolOffer:
+class ToolOffer(Struct, eq=False):
     outbox: Outbox
     in_charge: AgentInCharge
     detection: ServerDetection

@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 import attrs
 import msgspec
 import trio
+from msgspec import Struct, field
 
 from trio_voice.agent import RealtimeAgent
 from trio_voice.agent_tool import AgentTool, Silent, ToolContext
@@ -68,9 +69,9 @@ async def run(
     """Run tools until `inbox` is closed and all have ended.
 
     Cancellation: async tools are cancelled; a plain function goes on in its thread, whose end nobody waits for.
-    Closes: `results`.
+    Closes: both ends.
     """
-    with results:
+    with inbox, results:
         async with trio.open_nursery() as nursery:
             executor = _Executor(results, nursery, context, approver)
             executor.offers.append(OfferTools(0, tools, agent))
@@ -88,12 +89,11 @@ async def run(
                         nursery.start_soon(executor.ask_about, asked)
 
 
-@attrs.define(eq=False)
-class _Line:
+class _Line(Struct, eq=False):
     """Calls of one tool that wait for each other: first come, first served."""
 
     room: int
-    waiting: deque[trio.Event] = attrs.Factory(deque)
+    waiting: deque[trio.Event] = field(default_factory=deque)
 
     def join(self) -> trio.Event:
         """A place, whose event is set when it is one's turn."""
@@ -115,9 +115,8 @@ class _Line:
             self.waiting.popleft().set()
 
 
-@attrs.define(eq=False)
-class _Approval:
-    decided: trio.Event = attrs.Factory(trio.Event)
+class _Approval(Struct, eq=False):
+    decided: trio.Event = field(default_factory=trio.Event)
     given: bool = False
     reason: str = ""
 
@@ -164,24 +163,23 @@ class _TookTooLong(TimeoutError):
     """The message is for the model."""
 
 
-@attrs.define(eq=False)
-class _Executor:
+class _Executor(Struct, eq=False):
     results: trio.MemorySendChannel[InboxItem]
     nursery: trio.Nursery
     session_context: Any
     approver: Approver | None
-    offers: deque[OfferTools] = attrs.Factory(lambda: deque(maxlen=REMEMBERED_OFFERS))
+    offers: deque[OfferTools] = field(default_factory=lambda: deque(maxlen=REMEMBERED_OFFERS))
     """The tools of the newest agents, the one in charge last."""
-    calls: dict[str, _Call] = attrs.Factory(dict)
+    calls: dict[str, _Call] = field(default_factory=dict)
     """By call id, those that have not been answered."""
     cancelled_turn: int = 0
     """Turns at or below it were interrupted: a call of theirs whose task has yet to run must not begin."""
-    lines: dict[str, _Line] = attrs.Factory(dict)
+    lines: dict[str, _Line] = field(default_factory=dict)
     """By the name of the tool."""
-    free_threads: trio.CapacityLimiter = attrs.Factory(lambda: trio.CapacityLimiter(MAX_THREADS))
-    threads: trio.CapacityLimiter = attrs.Factory(lambda: trio.CapacityLimiter(MAX_THREADS + MAX_THREADS_LEFT))
-    thread: int = attrs.Factory(threading.get_ident)
-    token: trio.lowlevel.TrioToken = attrs.Factory(trio.lowlevel.current_trio_token)
+    free_threads: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(MAX_THREADS))
+    threads: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(MAX_THREADS + MAX_THREADS_LEFT))
+    thread: int = field(default_factory=threading.get_ident)
+    token: trio.lowlevel.TrioToken = field(default_factory=trio.lowlevel.current_trio_token)
 
     # --- what the conversation says: synchronous, in its order ------------------------------------
 

@@ -5,11 +5,12 @@ Core ring: pure. The conversation actor tells it what happened and when; the ses
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
 import attrs
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from trio_voice.errors import ConfigError
 from trio_voice.protocol.history import History
@@ -89,11 +90,10 @@ class LoopStalls:
     """Whose the longest was."""
 
 
-@attrs.frozen
-class Readings:
+class Readings(Struct, frozen=True):
     """What the parts of a session have counted up to now."""
 
-    dropped: Mapping[str, int] = attrs.Factory(dict)
+    dropped: Mapping[str, int] = field(default_factory=dict)
     """By channel."""
     round_trip_ms: float | None = None
     longest_round_trip_ms: float | None = None
@@ -158,6 +158,8 @@ class SessionMetrics:
 
 def check_json(what: str, values: object) -> None:
     """Raises: `ConfigError` for what JSON cannot hold."""
+    import json  # here: few sessions note anything
+
     try:
         json.dumps(values, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as failure:
@@ -368,7 +370,7 @@ class ConversationTracker:
         return lines
 
     def metrics(self, at: float, readings: Readings, prices: Prices | None = None) -> SessionMetrics:
-        totals = attrs.evolve(self._forgotten)
+        totals = replace(self._forgotten)
         for turn in self._turns:
             totals.add(turn)
         return SessionMetrics(

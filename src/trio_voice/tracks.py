@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections import deque
 
-import attrs
+from msgspec import Struct
 
 from trio_voice.audio import BYTES_PER_SAMPLE, AudioFormat, StreamResampler
 
 
-@attrs.define(eq=False)
-class Track:
+class Track(Struct, eq=False):
     """One item's sound."""
 
     turn: int
@@ -41,8 +40,7 @@ class Track:
         return min(accepted_ms, device.ms_of_samples(self.heard_samples))
 
 
-@attrs.frozen(eq=False)
-class Share:
+class Share(Struct, frozen=True, eq=False):
     """Sound at the device's rate, and whose it is."""
 
     track: Track

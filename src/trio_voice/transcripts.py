@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-import attrs
+from msgspec import Struct
 
 from trio_voice import events
 from trio_voice.outbox import Outbox
@@ -17,8 +17,7 @@ from trio_voice.protocol.history import History
 from trio_voice.user_turn import UserTurn
 
 
-@attrs.define(eq=False)
-class Transcripts:
+class Transcripts(Struct, eq=False):
     outbox: Outbox
     history: History
     user: UserTurn

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import attrs
+from msgspec import Struct, field
 
 from trio_voice.usage import NOTHING, TokenUsage
 
@@ -16,17 +16,16 @@ if TYPE_CHECKING:
     from trio_voice.tracker import ToolUse
 
 
-@attrs.define(eq=False)
-class TurnRecord:
+class TurnRecord(Struct, eq=False):
     """One turn, as far as it has come."""
 
     id: int
     started_at: float
     ended_at: float | None = None
-    item_ids: list[str] = attrs.Factory(list)
+    item_ids: list[str] = field(default_factory=list)
     user_audio_ms: float = 0.0
     agent_audio_ms: float = 0.0
-    tools: dict[str, ToolUse] = attrs.Factory(dict)
+    tools: dict[str, ToolUse] = field(default_factory=dict)
     user_ended_at: float | None = None
     first_delta_at: float | None = None
     first_delta_ms: float | None = None
@@ -34,9 +33,9 @@ class TurnRecord:
     latency_ms: float | None = None
     interrupted: bool = False
     answered: bool = False
-    used: dict[int | str, TokenUsage] = attrs.Factory(dict)
+    used: dict[int | str, TokenUsage] = field(default_factory=dict)
     """By response, and by item where it was transcribed: a server may tell it twice."""
-    metadata: dict[str, Any] = attrs.Factory(dict)
+    metadata: dict[str, Any] = field(default_factory=dict)
     false_alarms: int = 0
     underruns: int = 0
     is_forgotten: bool = False
@@ -53,8 +52,7 @@ class TurnRecord:
         return None if self.user_ended_at is None else (at - self.user_ended_at) * 1000
 
 
-@attrs.define
-class Totals:
+class Totals(Struct):
     """Of turns, whether or not they are still kept."""
 
     turns: int = 0

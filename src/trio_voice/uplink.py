@@ -12,8 +12,8 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-import attrs
 import trio
+from msgspec import Struct, field
 
 from trio_voice.audio import AudioFormat, Frame
 from trio_voice.channels import DropOldest, EventFanOut, Send, SetMicrophone, UplinkItem
@@ -27,8 +27,7 @@ if TYPE_CHECKING:
     from trio_voice.wire import Wire
 
 
-@attrs.define(eq=False)
-class UplinkStatistics:
+class UplinkStatistics(Struct, eq=False):
     """Of all connections of a session."""
 
     sent_audio_ms: float = 0.0
@@ -61,12 +60,11 @@ async def run(
         await _send_control(line, control, gate)
 
 
-@attrs.define(eq=False)
-class _Gate:
+class _Gate(Struct, eq=False):
     """What is done with the next frame. Written by the control loop, read by the frame loop."""
 
-    setting: SetMicrophone = attrs.Factory(lambda: SetMicrophone("closed"))
-    is_set: trio.Event = attrs.Factory(trio.Event)
+    setting: SetMicrophone = field(default_factory=lambda: SetMicrophone("closed"))
+    is_set: trio.Event = field(default_factory=trio.Event)
     tail_ms: float = 0.0
     commit_due: bool = False
     frames_over: bool = False
@@ -80,8 +78,7 @@ class _Gate:
         self.is_set.set()
 
 
-@attrs.define(eq=False)
-class _Line:
+class _Line(Struct, eq=False):
     """The way to the server; what the user said is noted as it goes by."""
 
     wire: Wire
@@ -116,8 +113,7 @@ async def _send_control(line: _Line, control: trio.MemoryReceiveChannel[UplinkIt
     raise WireLost("more was to be sent than the connection could take", retryable=True)
 
 
-@attrs.define(eq=False)
-class _Frames:
+class _Frames(Struct, eq=False):
     """The microphone's frames on their way out."""
 
     line: _Line

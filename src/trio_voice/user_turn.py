@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import attrs
+from msgspec import Struct, field
 
 from trio_voice import events
 from trio_voice.agent import RealtimeAgent
@@ -27,8 +27,7 @@ from trio_voice.voice_activity import VoiceChange
 RECENT_ITEMS = 64
 
 
-@attrs.define(eq=False)
-class UserTurn:
+class UserTurn(Struct, eq=False):
     """`interrupt` and `respond` are the conversation's; `speaking` gives the response that is made or played."""
 
     outbox: Outbox
@@ -43,10 +42,10 @@ class UserTurn:
     judge: InterruptionJudge
     is_speaking: bool = False
     began_ms: int = 0
-    uninterruptible: set[int] = attrs.Factory(set)
+    uninterruptible: set[int] = field(default_factory=set)
     """Turns that are to be heard to their end whatever the user says, and were not yet."""
     ducked: bool = False
-    _dismissed: dict[str, None] = attrs.Factory(dict)
+    _dismissed: dict[str, None] = field(default_factory=dict)
     """Items of false alarms, the newest last."""
     _ends_dismissed: bool = False
     """The utterance that is about to be committed was one."""

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-import attrs
+from msgspec import Struct, field
 
 from trio_voice.audio import AudioFormat
 
@@ -36,7 +36,7 @@ class SentAudio:
         """Keep up to the capacity; else only the last moments."""
         self.committed_ms = 0.0
         """Where the last utterance that we ended ourselves was over."""
-        self.unconfirmed: deque[tuple[float, float]] = deque()
+        self.unconfirmed: list[tuple[float, float]] = []
         """Utterances that we ended and that the server has not confirmed, from and to."""
         self.capacity_bytes = audio_format.bytes_of_ms(capacity_ms)
         self._format = audio_format
@@ -70,8 +70,7 @@ class SentAudio:
         return b"".join(self._chunks)[first - held_from : last - held_from]
 
 
-@attrs.define(eq=False)
-class Utterances:
+class Utterances(Struct, eq=False):
     """Told by the conversation what the server says of the user's speech; asked when a connection is lost."""
 
     push_to_talk: bool
@@ -82,7 +81,7 @@ class Utterances:
     """Utterances that a lost connection took with it: longer than what is kept, or before too long an outage."""
     _sent: SentAudio | None = None
     _began_ms: float | None = None
-    _wordless: dict[str, bytes] = attrs.Factory(dict)
+    _wordless: dict[str, bytes] = field(default_factory=dict)
     _carried: bytes = b""
     _lost_at: float = 0.0
     _committed_id: str = ""
@@ -114,12 +113,12 @@ class Utterances:
         """The server has made a message of what was appended. Only what we ended ourselves is news, and only once."""
         if self._sent is not None and self._sent.unconfirmed and item_id != self._committed_id:
             self._committed_id = item_id
-            self._keep(item_id, *self._sent.unconfirmed.popleft())
+            self._keep(item_id, *self._sent.unconfirmed.pop(0))
 
     def refused(self) -> None:
         """The server did not take our commit."""
         if self._sent is not None and self._sent.unconfirmed:
-            self._sent.unconfirmed.popleft()
+            self._sent.unconfirmed.pop(0)
 
     def words_known(self, item_id: str) -> None:
         self._wordless.pop(item_id, None)
@@ -130,7 +129,7 @@ class Utterances:
             return
         self._lost_at = at
         while self._sent.unconfirmed:
-            self._keep(self.new_id("utterance"), *self._sent.unconfirmed.popleft())
+            self._keep(self.new_id("utterance"), *self._sent.unconfirmed.pop(0))
         began_ms = self._sent.committed_ms if self.push_to_talk else self._began_ms
         if began_ms is not None and began_ms < self._sent.sent_ms:
             self._carried = self._sent.between(began_ms, self._sent.sent_ms)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal, Protocol, TypeAlias
 
-import attrs
+from msgspec import Struct
 
 from trio_voice.audio import AudioFormat, Frame, level_dbfs
 
@@ -57,8 +57,7 @@ class EnergyDetector:
 VoiceChange: TypeAlias = Literal["began", "lasted", "ended"]
 
 
-@attrs.define(eq=False)
-class VoiceMeter:
+class VoiceMeter(Struct, eq=False):
     """Follows a voice: it `began`, it `lasted` for `min_speech_ms`, it `ended`. Pauses of a word do not end it."""
 
     detector: VoiceDetector

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import re
 import ssl
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any
 from urllib.parse import urlsplit
 
 import attrs
@@ -145,19 +147,21 @@ async def run(
     refusals: list[BaseException] = []
     try:
         async with trio.open_nursery() as nursery:
-            pumping, writing = trio.CancelScope(shield=True), trio.CancelScope(shield=True)
-            nursery.start_soon(_keep_writing, writing, watched)
-            hand_over, handed_over = trio.open_memory_channel[trio.Nursery](1)
-            nursery.start_soon(_keep_pumping, pumping, hand_over)
+            pumping, writing = _Shielded(nursery), _Shielded(nursery)
+            watched.begin_writing = partial(writing.start_soon, watched.keep_writing)
             try:
-                with trio.move_on_after(connect_timeout_s) as shaking_hands:
-                    nursery.start_soon(_cancel_at_end, watched, shaking_hands)
-                    connection = await _shake_hands(await handed_over.receive(), watched, address)
-                if shaking_hands.cancelled_caught:
+                connection: trio_websocket.WebSocketConnection | None = None
+                with trio.move_on_after(connect_timeout_s):
+                    async with trio.open_nursery() as shaking_hands:
+                        shaking_hands.start_soon(_cancel_at_end, watched, shaking_hands.cancel_scope)
+                        connection = await _shake_hands(pumping, watched, address)
+                        shaking_hands.cancel_scope.cancel()
+                if connection is None:
                     raise _no_handshake(address, watched, connect_timeout_s)
                 opened = Wire(connection, watched)
                 try:
                     task_status.started(opened)
+                    del task_status  # it would keep the nursery of the start
                     await trio.sleep_forever()
                 finally:
                     watched.leave_reading()
@@ -167,6 +171,7 @@ async def run(
             finally:
                 pumping.cancel()
                 writing.cancel()
+                watched.give_up_writing()  # or a late sender would begin a writer in a nursery that is over
                 nursery.cancel_scope.cancel()
     except* WireLost as group:
         refusals.extend(group.exceptions)
@@ -179,27 +184,35 @@ async def run(
         raise _refused(address, _innermost(refusals[0]))
 
 
-async def _keep_pumping(scope: trio.CancelScope, hand_over: trio.MemorySendChannel[trio.Nursery]) -> None:
-    """The nursery of the library's reader. Shielded: cancelled from outside, it would not read the peer's answer to
-    our Close, and every leaving would take the whole second."""
-    with scope:
-        async with trio.open_nursery() as pump:
-            hand_over.send_nowait(pump)
-            await trio.sleep_forever()
+class _Shielded:
+    """A task that goes on when the connection is cancelled, until it is cancelled itself. As much of a nursery as the
+    library asks for.
 
+    Its reader is one: cancelled from outside, it would not read the peer's answer to our Close, and every leaving would
+    take the whole second. What has been given to be written is written by another.
+    """
 
-async def _keep_writing(scope: trio.CancelScope, stream: WireStream) -> None:
-    """Shielded too, and not in the library's nursery: what has been given is sent although its reader has failed."""
-    with scope:
-        await stream.keep_writing()
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self._nursery = nursery
+        self._scope = trio.CancelScope(shield=True)
+
+    def start_soon(self, run: Callable[..., Awaitable[None]], *arguments: Any) -> None:
+        self._nursery.start_soon(self._run, run, *arguments)
+
+    async def _run(self, run: Callable[..., Awaitable[None]], *arguments: Any) -> None:
+        with self._scope:
+            await run(*arguments)
+
+    def cancel(self) -> None:
+        self._scope.cancel()
 
 
 async def _shake_hands(
-    pump: trio.Nursery, stream: trio.abc.Stream, address: Address
+    pumping: _Shielded, stream: trio.abc.Stream, address: Address
 ) -> trio_websocket.WebSocketConnection:
     parts = urlsplit(address.url)
     return await trio_websocket.wrap_client_stream(
-        pump,
+        pumping,  # type: ignore[arg-type]  # it only ever starts its reader in it
         stream,  # type: ignore[arg-type]  # any stream works; the annotation is narrower than the code
         parts.netloc.rpartition("@")[2],
         (parts.path or "/") + (f"?{parts.query}" if parts.query else ""),

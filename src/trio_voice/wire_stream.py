@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections import deque
+from collections.abc import Callable
 
 import trio
 import trio.abc
@@ -23,7 +23,7 @@ MESSAGE_QUEUE = 64
 
 
 class WireStream(trio.abc.Stream):
-    """`inner`, for the library; and texts, for the wire. `keep_writing` has to run as long as anything is sent."""
+    """`inner`, for the library; and texts, for the wire. `begin_writing` has to be set before anything is sent."""
 
     def __init__(self, inner: trio.abc.Stream, max_text_bytes: int) -> None:
         self._inner = inner
@@ -35,7 +35,7 @@ class WireStream(trio.abc.Stream):
         self.ended = trio.Event()
         """The peer has ended, or the stream is closed."""
         self._cutter = TextCutter(max_text_bytes)
-        self._texts: deque[str] = deque()
+        self._texts: list[str] = []
         self._for_library = bytearray()
         self._is_reading = False
         self._wire_reads = False
@@ -43,7 +43,9 @@ class WireStream(trio.abc.Stream):
         self._read_failure: Exception | None = None
         self._text_waits = trio.lowlevel.ParkingLot()
         self._library_waits = trio.lowlevel.ParkingLot()
-        self._unsent: deque[bytes] = deque()
+        self._unsent: list[bytes] = []
+        self.begin_writing: Callable[[], None] | None = None
+        """Starts `keep_writing`, when there is first something that the socket has no room for: mostly never."""
         self._more_to_send = trio.lowlevel.ParkingLot()
         self._all_sent = trio.lowlevel.ParkingLot()
         self._is_broken = False
@@ -79,6 +81,9 @@ class WireStream(trio.abc.Stream):
             piece = piece[sent_bytes:]
         self._unsent.append(piece)
         self._more_to_send.unpark()
+        if self.begin_writing is not None:
+            self.begin_writing()
+            self.begin_writing = None
         return self._socket is None and len(self._unsent) == 1
 
     def _write_now(self, socket: trio.socket.SocketType, piece: bytes) -> int:
@@ -87,7 +92,7 @@ class WireStream(trio.abc.Stream):
         except BlockingIOError:
             return 0
         except OSError as error:
-            self._break()
+            self.give_up_writing()
             raise trio.BrokenResourceError(f"could not send: {error}") from error
 
     async def flushed(self) -> None:
@@ -114,19 +119,20 @@ class WireStream(trio.abc.Stream):
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # whoever sends next is told, and the reader finds out by itself
         finally:
-            self._break()
+            self.give_up_writing()
 
     def _sent(self, sent_bytes: int) -> None:
         """So much of what waits has gone."""
         if self._is_broken:
             return
-        rest = self._unsent.popleft()[sent_bytes:]
+        rest = self._unsent.pop(0)[sent_bytes:]
         if rest:
-            self._unsent.appendleft(rest)
+            self._unsent.insert(0, rest)
         elif not self._unsent:
             self._all_sent.unpark_all()
 
-    def _break(self) -> None:
+    def give_up_writing(self) -> None:
+        """Nothing is written any more: who sends is told that the connection is broken."""
         self._is_broken = True
         self._unsent.clear()
         self._all_sent.unpark_all()
@@ -165,7 +171,7 @@ class WireStream(trio.abc.Stream):
         except BaseException:
             self.leave_reading()
             raise
-        return self._texts.popleft()
+        return self._texts.pop(0)
 
     def leave_reading(self) -> None:
         """Nobody comes for texts any more: the library reads, and finds the peer's answer to our Close."""
@@ -225,7 +231,7 @@ class WireStream(trio.abc.Stream):
 
     async def aclose(self) -> None:
         self.ended.set()
-        self._break()
+        self.give_up_writing()
         self._text_waits.unpark_all()
         self._library_waits.unpark_all()
         await self._inner.aclose()

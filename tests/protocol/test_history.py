@@ -227,6 +227,19 @@ def test_a_cut_before_any_sound_leaves_no_words() -> None:
     assert entry.heard_text == ""
 
 
+def test_what_is_put_in_follows_what_was_said_and_not_the_tools_that_a_new_connection_has_listed() -> None:
+    history = History()
+    for item in (
+        Item.user_text("One.", id="one"),
+        Item(type="mcp_list_tools", id="listed"),
+        Item.user_text("", id="two"),
+    ):
+        history.add(item)
+    history.untold = {"two"}
+    assert history.told_before("two") == "one"
+    assert history.told_before("one") == "root"
+
+
 def test_events_about_no_item_change_nothing() -> None:
     history = started()
     before = seen(history)
@@ -234,3 +247,13 @@ def test_events_about_no_item_change_nothing() -> None:
     assert history.apply(on.ConversationItemAdded(item=Item(type="message"))) is None
     assert history.apply(object()) is None
     assert seen(history) == before
+
+
+def test_what_was_forgotten_here_can_be_deleted_at_the_server_once() -> None:
+    history = started()
+    history.forget("a")
+    assert history.hide("a")
+    assert not history.hide("a")
+    history.forget("b")
+    assert history.take_left_there() == (["b"], 0)
+    assert not history.hide("b")

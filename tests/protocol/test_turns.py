@@ -230,6 +230,20 @@ def test_a_refused_request_is_made_again_as_it_was() -> None:
     assert arbiter.on_done() == particular("say hello")
 
 
+def test_a_refusal_of_the_server_s_own_answer_is_not_about_ours() -> None:
+    arbiter, ours = ResponseArbiter(), ResponseCreate(event_id="worded_1", response=ResponseConfig())
+    arbiter.request(ours)
+    assert arbiter.is_refused(None), "nothing has begun since"
+    arbiter.on_created()
+    assert arbiter.is_refused("worded_1"), "what began was the server's own"
+    assert not arbiter.is_refused(None)
+    assert not arbiter.is_refused("worded_7")
+    arbiter.on_done()
+    arbiter.request(plain())
+    arbiter.on_created()
+    assert arbiter.is_refused(None), "it bears no id; asking again answers both"
+
+
 def test_a_refused_request_and_one_that_waits_become_one() -> None:
     arbiter = ResponseArbiter()
     arbiter.request(plain())

@@ -8,7 +8,7 @@ from hypothesis import given, strategies as st
 from trio_voice.audio import StreamResampler
 from trio_voice.server.brain import VAD_WINDOW_SAMPLES
 from trio_voice.server.scripted import marked_samples, tone
-from trio_voice.testing.checks import CheapDetector, CheapResampler, Ear, in_order
+from trio_voice.testing.hearing import CheapDetector, CheapResampler, Ear, in_order
 
 FRAME = 480
 

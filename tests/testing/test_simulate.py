@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import itertools
-import logging
 import multiprocessing
 import os
 import select
@@ -21,6 +20,7 @@ import pytest
 import trio
 from msgspec.structs import replace
 
+from simulated import TALK as TALK, Patch, plan, planned, quiet as quiet, rules
 from trio_voice import WireLost, conversation, downlink, liveness, supervisor, tools, uplink, wire
 from trio_voice.channels import FromServer, offer
 from trio_voice.connections import Connections
@@ -29,52 +29,18 @@ from trio_voice.playback_buffer import PlaybackBuffer
 from trio_voice.protocol.server_events import ResponseCreated, SessionUpdated
 from trio_voice.protocol.turns import ResponseArbiter
 from trio_voice.testing import conversing, simulate
-from trio_voice.testing.faults import Fault
 from trio_voice.testing.people import Action, Plan, PlannedFault, plan_of
 from trio_voice.testing.spreading import spread
 from trio_voice.tool_calls import ToolCalls
 from trio_voice.tool_ledger import ToolLedger
 from trio_voice.utterances import Utterances
 
-Patch = pytest.MonkeyPatch
-
-
-@pytest.fixture(autouse=True)
-def quiet(caplog: pytest.LogCaptureFixture) -> None:
-    """What breaks on purpose need not be logged."""
-    caplog.set_level(logging.CRITICAL + 1, "trio_voice")
-
-
-TALK = (
-    Action(0.5, "respond"),
-    Action(1.2, "interrupt"),
-    Action(1.0, "speak", 0.5),
-    Action(2.5, "write"),
-    Action(0.7, "interrupt"),
-    Action(2.0, "speak", 0.5),
-    Action(3.0, "write"),
-    Action(3.0, "respond"),
-)
-
-
 TOOL_SEED = 8
 """Of a conversation in which the agent calls several tools."""
 
 
-def planned(kind: Any, state: Any, at_s: float = 3.0, **more: Any) -> PlannedFault:
-    return PlannedFault(at_s, state, Fault(kind, **more))
-
-
-def plan(*faults: PlannedFault, seed: int = 3, **more: Any) -> Plan:
-    return Plan(seed, 0.5, TALK, faults, **{"push_to_talk": True, **more})
-
-
-def rules(outcome: conversing.Outcome) -> set[str]:
-    return {violation.rule for violation in outcome.violations}
-
-
 def test_whole_conversations_break_no_rule() -> None:
-    tally = simulate.simulate(0.02, seed=5, minutes=0.4, say=lambda line: None)
+    tally = simulate.simulate(0.05, seed=5, minutes=0.6, say=lambda line: None)
     assert tally.rules == {}
     assert tally.conversations >= 2
     assert tally.faults.total() > 0
@@ -113,7 +79,7 @@ def test_a_seed_replays_to_the_sample() -> None:
 
 def test_in_two_processes_it_is_the_same() -> None:
     one, two = (
-        simulate.simulate(0.02, seed=5, minutes=0.15, wire="direct", say=lambda line: None, jobs=jobs)
+        simulate.simulate(0.035, seed=5, minutes=0.15, wire="direct", say=lambda line: None, jobs=jobs)
         for jobs in (1, 2)
     )
     assert one.conversations >= 3
@@ -174,7 +140,7 @@ def more_heard_than_sent(patch: Patch) -> None:
 
     def exaggerating(self: PlaybackBuffer, unheard_samples: int = 0) -> Any:
         return tuple(
-            attrs.evolve(position, heard_ms=position.heard_ms * 9, received_ms=position.received_ms * 9)
+            replace(position, heard_ms=position.heard_ms * 9, received_ms=position.received_ms * 9)
             for position in positions(self, unheard_samples)
         )
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol, TypeAlias, runtime_checkable
 
-import attrs
+from msgspec import Struct
 
 from trio_voice.audio import AudioFormat, Frame
 from trio_voice.errors import DeviceError
@@ -23,8 +23,7 @@ Safe to call from a device's own thread; never blocks for long and never raises.
 """
 
 
-@attrs.define
-class DeviceCounters:
+class DeviceCounters(Struct):
     """What an open device noticed of its own trouble. One that can tell has them as an attribute `counters`."""
 
     late_callbacks: int = 0

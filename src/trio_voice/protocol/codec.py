@@ -15,8 +15,8 @@ import operator
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
-import attrs
 import msgspec
+from msgspec import Struct
 from msgspec.structs import replace
 
 from trio_voice.protocol.beta import session_to_ga
@@ -42,8 +42,7 @@ NOT_UTF8 = "not UTF-8: frames are JSON text"
 TOO_DEEP = "nested too deep to be read"
 
 
-@attrs.frozen
-class UnknownEvent:
+class UnknownEvent(Struct, frozen=True):
     """A well-formed event of a type that this package does not know: another server's, or a newer one's."""
 
     type: str
@@ -51,8 +50,7 @@ class UnknownEvent:
     """The whole frame, as received."""
 
 
-@attrs.frozen
-class RemoteProtocolError:
+class RemoteProtocolError(Struct, frozen=True):
     """A frame that is no event, as a value: the peer's mistake never ends our reader."""
 
     reason: str

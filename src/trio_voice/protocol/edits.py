@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Literal, TypeAlias, get_args
 
 import attrs
+from msgspec import Struct
 
 from trio_voice.errors import ConfigError
 from trio_voice.protocol.items import ContentPart, Item
@@ -63,15 +64,13 @@ class EditItem:
         check_unicode("edit_item()", self.text)
 
 
-@attrs.frozen
-class DeleteItem:
+class DeleteItem(Struct, frozen=True):
     """Take an item away: from the record, and from what the model knows."""
 
     item_id: str
 
 
-@attrs.frozen
-class ResetHistory:
+class ResetHistory(Struct, frozen=True):
     """Take all items away."""
 
 

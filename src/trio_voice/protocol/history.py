@@ -6,16 +6,23 @@ invariant: an assistant's words that nobody heard are not in `heard_text`, and w
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator
 from typing import Literal, TypeAlias
 
 import attrs
+from msgspec import Struct
 
 from trio_voice.protocol import server_events as on
 from trio_voice.protocol.items import Item
 
-_UNSPACED = re.compile("[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u3000-\u30ff\u3400-\u9fff\uff00-\uffef]")
+_UNSPACED = (
+    ("\u0e00", "\u0fff"),
+    ("\u1000", "\u109f"),
+    ("\u1780", "\u17ff"),
+    ("\u3000", "\u30ff"),
+    ("\u3400", "\u9fff"),
+    ("\uff00", "\uffef"),
+)
 """Thai, Lao, Tibetan, Burmese, Khmer, Japanese and Chinese: a cut at spaces would lose the whole sentence."""
 
 
@@ -30,10 +37,14 @@ def cut_at_share(text: str, share: float) -> str:
     cut = min(int(len(text) * max(0.0, share)), len(text) - 1)
     if cut <= 0:
         return ""
-    if not text[cut].isspace() and not _UNSPACED.match(text[cut]):
-        while cut and not text[cut - 1].isspace() and not _UNSPACED.match(text[cut - 1]):
+    if not _may_be_cut_at(text[cut]):
+        while cut and not _may_be_cut_at(text[cut - 1]):
             cut -= 1
     return text[:cut].rstrip()
+
+
+def _may_be_cut_at(letter: str) -> bool:
+    return letter.isspace() or any(first <= letter <= last for first, last in _UNSPACED)
 
 
 Change: TypeAlias = Literal["added", "changed", "deleted", "forgotten"]
@@ -73,8 +84,7 @@ class HistoryItem:
     """When it first appeared, in seconds on Trio's clock."""
 
 
-@attrs.define(eq=False)
-class Entry:
+class Entry(Struct, eq=False):
     """One item of the conversation."""
 
     item_id: str
@@ -132,8 +142,7 @@ class Entry:
         )
 
 
-@attrs.frozen
-class _Gone:
+class _Gone(Struct, frozen=True):
     stood: str | None
     """The item that stands in its place, or before it; empty for the head, None where nothing is known."""
     answered: str = ""
@@ -242,9 +251,11 @@ class History:
 
     def forget(self, item_id: str) -> None:
         """Keep an item no more. The server is not told: what stands behind it there still does."""
-        entry, is_told = self._entries[item_id], item_id not in self.untold
-        self._remove(entry, "forgotten", self.before(item_id) or "", behind=item_id if is_told else "")
-        if is_told:
+        entry = self._entries[item_id]
+        is_known = item_id not in self.untold
+        behind = item_id if self._is_told(item_id) else ""
+        self._remove(entry, "forgotten", self.before(item_id) or "", behind)
+        if is_known:
             self._left_there[item_id] = None
             self._left_there_count += 1
             if len(self._left_there) > LEFT_THERE_CAPACITY:
@@ -263,12 +274,21 @@ class History:
         for entry in self:
             entry.behind = ""
 
-    def hide(self, item_id: str) -> None:
-        """The server is to forget an item, and is not told of it again: a deletion that it confirms is its own."""
+    def hide(self, item_id: str) -> bool:
+        """The server is to forget an item, and is not told of it again: a deletion that it confirms is its own.
+
+        Returns whether it knows of the item, and has to be told to forget it.
+        """
         entry = self._entries.get(item_id)
+        told = entry is not None and item_id not in self.untold
+        if item_id in self._left_there:
+            del self._left_there[item_id]
+            self._left_there_count -= 1
+            told = True
         if entry is not None:
             entry.hidden = True
             self.untold.add(item_id)
+        return told
 
     def delete(self, item_id: str, *, replaced_by: str | None = None) -> Entry | None:
         """Forget an item; events about it that are still on their way do not bring it back."""
@@ -303,10 +323,13 @@ class History:
         return self._order[position - 1] if position else None
 
     def told_before(self, item_id: str) -> str:
-        """The nearest item before this one that the server knows of; `root` where it would be the first."""
+        """The nearest item before this one that the server knows of; `root` where it would be the first.
+
+        Not the tools of an MCP server: a new connection lists them before it is told what there was.
+        """
         before = self._entries[item_id].behind
         for other in reversed(self._order[: self._order.index(item_id)]):
-            before = before or (other if other not in self.untold else self._entries[other].behind)
+            before = before or (other if self._is_told(other) else self._entries[other].behind)
         return before or "root"
 
     def new_id(self, kind: str) -> str:
@@ -384,6 +407,10 @@ class History:
         entry.spoken, entry.final = spoken, True
         self._note("changed", entry)
         return entry
+
+    def _is_told(self, item_id: str) -> bool:
+        """What is told anew can stand behind it."""
+        return item_id not in self.untold and self._entries[item_id].kind != "mcp_list_tools"
 
     def _remove(self, entry: Entry, change: Change, stood: str, behind: str = "") -> None:
         item_id, position = entry.item_id, self._order.index(entry.item_id)

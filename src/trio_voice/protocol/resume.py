@@ -34,16 +34,20 @@ def replay(
     heard, left out until it is known how much of them was; `wordless`: by item id, the sound of what the user said and
     no words are known of. What says nothing is left out.
     """
-    superseded = {entry.call_id for entry in history if entry.kind == "mcp_call"}
+    calls = [entry for entry in history if entry.kind == "mcp_call"]
+    superseded = {entry.call_id for entry in calls if entry.call_id != entry.item_id}
+    answered = {entry.call_id for entry in history if entry.kind == "function_call_output" and not entry.hidden}
     items: list[Item] = []
     for entry in history:
         if entry.item_id in unfinished or entry.hidden or entry.item_id in superseded:
             continue
-        items += _items(entry, results, wordless)
+        items += _items(entry, results, wordless, answered)
     return [ConversationItemCreate(item=item) for item in items]
 
 
-def _items(entry: Entry, results: Mapping[str, str | None], wordless: Mapping[str, bytes]) -> list[Item]:
+def _items(
+    entry: Entry, results: Mapping[str, str | None], wordless: Mapping[str, bytes], answered: Collection[str]
+) -> list[Item]:
     match entry.kind:
         case "message":
             return _message(entry, wordless)
@@ -52,7 +56,7 @@ def _items(entry: Entry, results: Mapping[str, str | None], wordless: Mapping[st
         case "function_call_output":
             return [Item.function_call_output(entry.call_id, entry.output, id=entry.item_id)]
         case "mcp_call" | "mcp_approval_request":
-            return _hosted(entry, results)
+            return _hosted(entry, results, answered)
     return []
 
 
@@ -65,11 +69,14 @@ def _message(entry: Entry, wordless: Mapping[str, bytes]) -> list[Item]:
     return [message(entry.role, text, entry.images, entry.item_id)]
 
 
-def _hosted(entry: Entry, results: Mapping[str, str | None]) -> list[Item]:
-    """A call that the server made itself, or asked for: as a call of ours, since none of its own can be created."""
+def _hosted(entry: Entry, results: Mapping[str, str | None], answered: Collection[str]) -> list[Item]:
+    """A call that the server made itself, or asked for: as a call of ours, since none of its own can be created.
+
+    What it gave has an item of its own from the second time on.
+    """
     call_id = entry.call_id or entry.item_id
+    call = Item.function_call(call_id, entry.name, entry.arguments, id=entry.item_id)
+    if call_id in answered:
+        return [call]
     output = results.get(call_id) or results.get(entry.item_id) or entry.output or NEVER_RUN
-    return [
-        Item.function_call(call_id, entry.name, entry.arguments, id=entry.item_id),
-        Item.function_call_output(call_id, output),
-    ]
+    return [call, Item.function_call_output(call_id, output)]

@@ -6,10 +6,7 @@ through all connections of a conversation; the turn floor is a number on this sc
 
 from __future__ import annotations
 
-from collections import deque
-
-import attrs
-from msgspec import UNSET
+from msgspec import UNSET, Struct, field
 
 from trio_voice.protocol.client_events import ResponseCreate
 from trio_voice.protocol.server_events import ResponseCreated, ResponseDone
@@ -56,8 +53,16 @@ def _response_id(event: object) -> str:
     return getattr(event, "response_id", None) or ""
 
 
-@attrs.define
-class ResponseArbiter:
+UNINTERRUPTIBLE = "uninterruptible_"
+"""What the id of a request begins with whose answer is to be heard whatever the user says."""
+
+
+def is_marked(request: ResponseCreate) -> bool:
+    """Whether its answer may not be interrupted."""
+    return (request.event_id or "").startswith(UNINTERRUPTIBLE)
+
+
+class ResponseArbiter(Struct):
     """Keeps to one response at a time in the conversation.
 
     `request` and the `on_…` methods return the event to send now, or None. A request made while a response is
@@ -69,7 +74,7 @@ class ResponseArbiter:
     """A `response.create` of ours is on its way."""
     _sent: ResponseCreate | None = None
     """The request that a refusal would be about: the server's own response may be created before it is refused."""
-    _waiting: deque[ResponseCreate] = attrs.Factory(deque)
+    _waiting: list[ResponseCreate] = field(default_factory=list)
 
     def request(self, event: ResponseCreate) -> ResponseCreate | None:
         if self.active or self.asked:
@@ -85,24 +90,32 @@ class ResponseArbiter:
 
     def on_done(self) -> ResponseCreate | None:
         self.active, self.asked, self._sent = False, False, None
-        return self.request(self._waiting.popleft()) if self._waiting else None
+        return self.request(self._waiting.pop(0)) if self._waiting else None
+
+    def is_refused(self, event_id: str | None) -> bool:
+        """Whether a collision is about our request, and not about an answer that the server would have begun by itself
+        while it makes the one that we asked for. `event_id`: of what was refused, as the server has it.
+        """
+        own_id = self._sent.event_id if self._sent is not None else None
+        if own_id and event_id:
+            return own_id == event_id
+        return self.asked or not own_id
 
     def on_collision(self) -> None:
         """The server had begun a response of its own, and refused ours: ask again after it."""
         if self._sent is not None:
             if self._sent.response is UNSET:
                 self._drop_plain()
-            self._waiting.appendleft(self._sent)
+            self._waiting.insert(0, self._sent)
         self.active, self.asked, self._sent = True, False, None
 
     def drop_waiting(self, *, but_marked: bool = False) -> None:
         """The user interrupted: what was going to be said is no longer wanted.
 
-        `but_marked`: except requests that carry an id of ours; they are to be heard whatever the user says.
+        `but_marked`: except those that are to be heard whatever the user says.
         """
-        marked = [waiting for waiting in self._waiting if but_marked and waiting.event_id]
-        self._waiting = deque(marked)
-        if not (but_marked and self.sent_id):
+        self._waiting = [waiting for waiting in self._waiting if but_marked and is_marked(waiting)]
+        if not (but_marked and self.sent_marked):
             self._sent = None
 
     @property
@@ -111,14 +124,14 @@ class ResponseArbiter:
         return self._sent
 
     @property
-    def sent_id(self) -> str:
-        """The id of the request on its way, where it carries one of ours."""
-        return (self._sent.event_id or "") if self._sent is not None else ""
+    def sent_marked(self) -> bool:
+        """What was sent may not be interrupted."""
+        return self._sent is not None and is_marked(self._sent)
 
     @property
     def marked_due(self) -> bool:
-        """A request with an id of ours is on its way, or waits."""
-        return (self.asked and bool(self.sent_id)) or any(waiting.event_id for waiting in self._waiting)
+        """A request of which the answer may not be interrupted is on its way, or waits."""
+        return (self.asked and self.sent_marked) or any(map(is_marked, self._waiting))
 
     @property
     def waits(self) -> bool:
@@ -127,7 +140,7 @@ class ResponseArbiter:
 
     def forget(self, request: ResponseCreate) -> None:
         """It waits, and is not wanted any more."""
-        self._waiting = deque(waiting for waiting in self._waiting if waiting is not request)
+        self._waiting = [waiting for waiting in self._waiting if waiting is not request]
 
     def unanswered(self, *, unheard: bool) -> list[ResponseCreate]:
         """What was asked for and is not answered; with `unheard`, what the response under way was asked for too."""
@@ -139,4 +152,4 @@ class ResponseArbiter:
         self.drop_waiting()
 
     def _drop_plain(self) -> None:
-        self._waiting = deque(waiting for waiting in self._waiting if waiting.response is not UNSET)
+        self._waiting = [waiting for waiting in self._waiting if waiting.response is not UNSET]

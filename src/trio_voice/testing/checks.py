@@ -6,22 +6,23 @@ tools. The invariant: it only looks. A `Violation` says which rule, when, and wh
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections import Counter, defaultdict
-from typing import Any
 
 import attrs
 import msgspec
-import numpy as np
 import trio
 
 from trio_voice import events
 from trio_voice.errors import WireLost
 from trio_voice.protocol.history import History
-from trio_voice.server.scripted import LoudnessDetector
+from trio_voice.testing.agent_rules import ChargeRules
 from trio_voice.testing.faults import FATAL_FAULTS, Fault
+from trio_voice.testing.hearing import Ear, Run, in_order, mark_of
+from trio_voice.testing.hosted_rules import HostedRules
+from trio_voice.testing.record_rules import RecordRules
 from trio_voice.testing.server import Direction, ServedConnection
+from trio_voice.testing.word_rules import WordRules
 
 HARMLESS = {
     "response_cancel_not_active",
@@ -41,6 +42,7 @@ LONGEST_CALL_S = 40.0
 _LATER = re.compile(r'\(call "([^"]+)"\), which worked in the background')
 _NUMBERED = re.compile(r"\[(\d+)\]")
 CREATE = '{"type":"conversation.item.create"'
+ADDED = '{"type":"conversation.item.added"'
 APPEND = '{"type":"input_audio_buffer.append"'
 DELTAS = ("response.output_audio.delta", "response.audio.delta")
 """By both its names: the simulated server may speak the beta."""
@@ -67,11 +69,22 @@ class _Item(msgspec.Struct):
     call_id: str | None = ""
     status: str | None = ""
     output: str | None = ""
+    arguments: str | None = ""
+    approval_request_id: str | None = ""
+    approve: bool = False
+
+
+class _Tool(msgspec.Struct):
+    name: str | None = ""
 
 
 class _Named(msgspec.Struct):
+    """A response, or a session."""
+
     id: str | None = ""
     status: str | None = ""
+    instructions: str | None = ""
+    tools: list[_Tool] | None = None
 
 
 class _Error(msgspec.Struct):
@@ -92,8 +105,12 @@ class _Message(msgspec.Struct):
 
 _read = msgspec.json.Decoder(_Message).decode
 WATCHED = tuple(
-    f'{{"type":"{name}"' for name in ("response.done", "response.output_item.done", "session.updated", "error", *DELTAS)
-)
+    f'{{"type":"{name}"'
+    for name in (
+        "response.created", "response.done", "response.output_item.done", "response.mcp_call.in_progress",
+        "session.updated", "error", *DELTAS,
+    )
+)  # fmt: skip
 
 
 @attrs.define(eq=False)
@@ -116,6 +133,8 @@ class Told:
     carried_ms: float = 0.0
     """Of an utterance that had begun on the connection before."""
     calls: set[str] = attrs.Factory(set)
+    hosted: set[str] = attrs.Factory(set)
+    """Calls of the server's own, and what it asks before them."""
     outputs: Counter[str] = attrs.Factory(Counter)
     begun: set[str] = attrs.Factory(set)
     """Calls that go on in the background."""
@@ -131,6 +150,8 @@ class Watch:
 
     ear: Ear
     violations: list[Violation] = attrs.Factory(list)
+    words: WordRules = attrs.Factory(lambda self: WordRules(self.wrong), takes_self=True)
+    charge: ChargeRules = attrs.Factory(lambda self: ChargeRules(self.wrong), takes_self=True)
     told: dict[int, Told] = attrs.Factory(dict)
     """By connection."""
     responses: dict[str, Answered] = attrs.Factory(dict)
@@ -168,6 +189,20 @@ class Watch:
     """Texts of the user, numbered from 1."""
     newest: Told = attrs.Factory(Told)
     """The connection that the conversation was on last."""
+    unsaid: set[int] = attrs.Factory(set)
+    """Numbers of texts that were taken out of the conversation, or never let into it."""
+    deciding: int = 0
+    """How many approvals the person is thinking about."""
+    hosted: HostedRules = attrs.Factory(lambda self: HostedRules(self.wrong, self.approved), takes_self=True)
+    record: RecordRules = attrs.Factory(lambda self: RecordRules(self.wrong), takes_self=True)
+    forgotten: set[str] = attrs.Factory(set)
+    """Calls that were."""
+
+    @property
+    def busy(self) -> bool:
+        """Tools run, here or at the server, or wait for the person."""
+        hosted = (output for call_id, output in self.called.items() if call_id.startswith("mcp"))
+        return bool(self.tools_running or self.deciding) or None in hosted
 
     def wrong(self, rule: str, seen: str) -> None:
         self.violations.append(Violation(rule, round(trio.current_time(), 3), seen))
@@ -186,7 +221,7 @@ class Watch:
                 self._created(told, connection.number, _read(text).item)
         elif (event := getattr(text, "event", None)) is not None:
             self._sound(connection, event.response_id, event.item_id, event.delta[1], len(event.delta) // 2)
-        elif text.startswith(WATCHED):
+        elif text.startswith(WATCHED) or (text.startswith(ADDED) and '"type":"mcp_call"' in text):
             self._sent(told, connection, _read(text))
 
     def _appended(self, told: Told, connection: ServedConnection, text: str) -> None:
@@ -207,9 +242,12 @@ class Watch:
         if item.role == "user":
             for found in _NUMBERED.findall("".join(part.text for part in item.content)):
                 told.texts[int(found)] += 1
+                self.words.sent(int(found))
                 if told.texts[int(found)] > 1:
                     self.wrong("every text once", f"text {found} was sent twice on connection {number}")
-        if item.type == "function_call":
+        if item.type == "mcp_approval_response":
+            self.hosted.answered(number, item.approval_request_id or "", item.approve)
+        elif item.type == "function_call":
             told.calls.add(item.call_id or "")
         elif item.type == "function_call_output":
             told.outputs[item.call_id or ""] += 1
@@ -227,20 +265,38 @@ class Watch:
         match message.type:
             case "response.output_audio.delta" | "response.audio.delta":
                 samples = (len(message.delta) * 3 // 4 - message.delta[-2:].count("=")) // 2
-                self._sound(connection, message.response_id, message.item_id, _mark(message.delta), samples)
+                self._sound(connection, message.response_id, message.item_id, mark_of(message.delta), samples)
+            case "response.created":
+                self.charge.created(connection.number, message.response.id or "")
             case "response.done":
                 answered = self.responses.setdefault(message.response.id or "", Answered(connection.number))
                 answered.status = message.response.status or ""
             case "response.output_item.done":
                 if message.item.type == "function_call" and message.item.status == "completed":
                     told.calls.add(message.item.call_id or "")
+                elif message.item.type in ("mcp_call", "mcp_approval_request"):
+                    told.hosted.add(message.item.id or "")
+                    self._hosted(connection.number, message.item)
+            case "conversation.item.added":
+                self._hosted(connection.number, message.item)
+            case "response.mcp_call.in_progress":
+                self.hosted.run(message.item_id)
             case "session.updated":
-                told.session_id = message.session.id or ""
+                session = message.session
+                told.session_id = session.id or ""
+                tools = [tool.name or "" for tool in session.tools or ()]
+                self.charge.updated(connection.number, session.instructions or "", tools)
                 if told.configured_at is None:
                     told.configured_at = trio.current_time()
             case "error":
                 if (message.error.code or "") not in HARMLESS and not self.corrupted:
                     self.wrong("accepted by the server", f"{message.error.code}: {message.error.message}")
+
+    def _hosted(self, connection: int, item: _Item) -> None:
+        if item.type == "mcp_approval_request":
+            self.hosted.asked(connection, item.id or "", item.arguments or "")
+        elif item.arguments:
+            self.hosted.made(item.id or "", item.arguments)
 
     def _sound(self, connection: ServedConnection, response_id: str, item_id: str, mark: int, samples: int) -> None:
         answered = self.responses.setdefault(response_id, Answered(connection.number))
@@ -258,6 +314,7 @@ class Watch:
                 self.connected = max(numbers, default=self.connected)
             case events.ResponseStart():
                 self._began(event)
+                self.charge.began(event)
             case events.Interruption():
                 self._interrupted(event)
             case events.ResponseEnd():
@@ -276,6 +333,13 @@ class Watch:
                 self.asked_about.add(event.call_id)
             case events.ToolFinished():
                 self._tool_finished(event)
+                self.charge.finished(event)
+            case events.GuardrailTripped():
+                self._tripped(event)
+            case events.SpeechStart() | events.SpeechEnd() | events.Transcript(role="user"):
+                self.words.went_on()
+            case events.HandoffOccurred():
+                self.charge.handed_over(event)
             case events.ErrorReported(code="conversation_already_has_active_response"):
                 self.wrong("one response at a time", "the user was told of a collision")
 
@@ -306,6 +370,12 @@ class Watch:
         self.silent_from[event.turn] = self.ear.position
         if event.item_id is not None and event.heard_ms > self.item_ms[event.item_id] + 1 and not self.corrupted:
             self.wrong("heard ≤ received", f"{event.heard_ms} ms heard of {self.item_ms[event.item_id]:.0f} ms sent")
+
+    def _tripped(self, event: events.GuardrailTripped) -> None:
+        answered = self.responses.get(self.turns.get(event.turn or 0, ""))
+        self.words.trip(event, answered.mark if answered is not None else 0)
+        if event.replaced and not event.item_id.startswith("checked_"):
+            self.hushed(set(self.turns))
 
     def hushed(self, turns: set[int]) -> None:
         """`interrupt()` has returned: of what was being said when it was called no sample may follow."""
@@ -344,6 +414,22 @@ class Watch:
             if whole and played != answered.samples:
                 self.wrong("every sample of a turn", f"turn {turn}: {played} played of {answered.samples} sent")
 
+    def leave_out(self, history: History) -> None:
+        """Of what the model is no longer to know, none is missed."""
+        for entry in history:
+            if entry.hidden:
+                self.not_missed(entry.text, entry.call_id)
+
+    def not_missed(self, text: str, call_id: str) -> None:
+        """An item with these words, or of this call, is no longer in the conversation."""
+        self.unsaid |= {int(found) for found in _NUMBERED.findall(text)}
+        self.forgotten |= {call_id, *_LATER.findall(text)}
+
+    def nothing_is_missed(self) -> None:
+        """All items so far are not."""
+        self.unsaid |= set(range(1, self.written + 1))
+        self.forgotten |= {*self.called, *(call_id for told in self.told.values() for call_id in told.calls)}
+
     def judge_tools(self, *, session_goes_on: bool) -> None:
         """What ran, and what the newest server knows of it."""
         for number, runs in self.tool_runs.items():
@@ -358,19 +444,32 @@ class Watch:
         for call_id, output in self.called.items():
             if output is None:
                 self.wrong("every call is answered", f"{call_id} was begun and never answered")
-            elif call_id not in last.calls:
+            elif call_id not in last.calls | last.hosted | self.forgotten:
                 self.wrong("result once", f"the server does not know of {call_id} any more")
         for call_id in last.calls:
             if last.outputs[call_id] != 1:
                 self.wrong("result once", f"{last.outputs[call_id]} results of {call_id} on the last connection")
         for call_id in last.begun:
-            if self.called.get(call_id) is not None and last.later[call_id] != 1:
-                self.wrong("result once", f"what {call_id} found is told {last.later[call_id]} times at the end")
+            told = last.later[call_id]
+            if self.called.get(call_id) is not None and told != 1 and call_id not in self.forgotten:
+                self.wrong("result once", f"what {call_id} found is told {told} times at the end")
+
+    def judge_words(self, *, session_goes_on: bool) -> None:
+        """What guardrails and `say()` have led to."""
+        made = {each.mark: (each.connection, each.samples) for each in self.responses.values() if each.mark}
+        whole = (turn for turn in self.played if self.ended.get(turn) == "completed")
+        heard: Counter[int] = Counter()
+        for turn in whole:
+            answered = self.responses.get(self.turns.get(turn, ""))
+            if answered is not None and turn not in self.silent_from and turn not in self.words.tripped:
+                heard[answered.mark] += 1
+        self.words.judge(made, heard, session_goes_on=session_goes_on)
 
     def judge_texts(self, *, session_goes_on: bool) -> None:
         """What the user wrote is in the conversation at its end."""
         if session_goes_on:
-            missing = [number for number in range(1, self.written + 1) if not self.newest.texts[number]]
+            wanted = [number for number in range(1, self.written + 1) if number not in self.unsaid]
+            missing = [number for number in wanted if not self.newest.texts[number]]
             if missing:
                 self.wrong("every text once", f"texts {missing} of {self.written} are not in the conversation")
 
@@ -390,106 +489,3 @@ class Watch:
             self.wrong("ends with WireLost", f"{type(lost).__name__}: {lost}")
         elif not lost.retryable and not self.corrupted and not any(fault.kind in FATAL_FAULTS for fault in struck):
             self.wrong("ends with WireLost", f"gave up for good without a reason: {lost}")
-
-
-@attrs.define(eq=False)
-class Ear:
-    """A place for what a speaker plays: silence is counted, sound is kept with its position."""
-
-    position: int = 0
-    _at: list[int] = attrs.Factory(list)
-    _pcm: list[bytes] = attrs.Factory(list)
-    _silence: bytes = b""
-
-    def write(self, pcm: bytes) -> None:
-        if len(self._silence) != len(pcm):
-            self._silence = bytes(len(pcm))
-        if pcm != self._silence:
-            self._at.append(self.position)
-            self._pcm.append(pcm)
-        self.position += len(pcm) // 2
-
-    def runs(self) -> list[Run]:
-        """The samples that were no silence, in the order in which they were played."""
-        if not self._pcm:
-            return []
-        samples = np.frombuffer(b"".join(self._pcm), "<i2")
-        marks, places = samples >> 8, samples.view(np.uint8)[::2]
-        starts: dict[int, int] = {}
-        """Where sound began after silence: its place among all samples, and when that was."""
-        place = heard_until = 0
-        for at, pcm in zip(self._at, self._pcm, strict=True):
-            if at != heard_until or not starts:
-                starts[place] = at
-            place, heard_until = place + len(pcm) // 2, at + len(pcm) // 2
-        edges = sorted({*starts, *(np.flatnonzero(np.diff(marks)) + 1).tolist(), len(samples)})
-        runs: list[Run] = []
-        offset = 0
-        for first, end in itertools.pairwise(edges):
-            offset = starts[first] - first if first in starts else offset
-            if mark := int(marks[first]):
-                runs.append(Run(mark, first + offset, places[first:end]))
-            elif places[first:end].any():  # no silence either: silence is zero
-                runs.append(Run(0, first + offset, places[first:end][places[first:end] != 0]))
-        return runs
-
-
-@attrs.frozen(eq=False)
-class Run:
-    """Samples of one answer, one after the other."""
-
-    mark: int
-    at: int
-    """Where the first of them was played."""
-    places: np.ndarray[Any, np.dtype[np.uint8]]
-    """In the answer, modulo 256."""
-
-
-PLACES = np.resize(np.arange(256, dtype=np.uint8), 1 << 16)
-
-
-def in_order(runs: list[Run]) -> bool:
-    """Whether these are the first samples of an answer, none missing and none twice."""
-    position = 0
-    for run in runs:
-        for start in range(0, len(run.places), len(PLACES) - 256):
-            piece = run.places[start : start + len(PLACES) - 256]
-            first = position % 256
-            if not np.array_equal(piece, PLACES[first : first + len(piece)]):
-                return False
-            position += len(piece)
-    return True
-
-
-def _mark(audio: str) -> int:
-    """The mark in a delta's first sample."""
-    import binascii
-
-    return binascii.a2b_base64(audio[:4])[1]
-
-
-class CheapDetector(LoudnessDetector):
-    """As exact as its parent for scripted people, who are either loud or mute, and much cheaper."""
-
-    def probability(self, window: np.ndarray[Any, np.dtype[np.int16]]) -> float:
-        return 1.0 if max(window[len(window) // 2 :: 29].tolist()) > 500 else 0.0
-
-
-SILENCE = bytes(1 << 16)
-
-
-class CheapResampler:
-    """In place of the filter before the detector: of three samples at 24 kHz it keeps two. Silence stays silence."""
-
-    def __init__(self, from_hz: int, to_hz: int) -> None:
-        assert 2 * from_hz == 3 * to_hz, "it does nothing else"
-        self._rest = b""
-
-    def convert(self, pcm: bytes) -> bytes:
-        """The next chunk at the other rate, but for what is less than three samples."""
-        whole = self._rest + pcm if self._rest else pcm
-        triples = len(whole) // 6
-        self._rest = whole[6 * triples :]
-        if whole == SILENCE[: len(whole)]:
-            return bytes(4 * triples)
-        return np.frombuffer(whole, "<i2", 3 * triples).reshape(triples, 3)[:, :2].tobytes()

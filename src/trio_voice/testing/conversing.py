@@ -9,8 +9,9 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, nullcontext
+from functools import partial
 from typing import Any, Literal, TypeAlias
 
 import attrs
@@ -19,32 +20,34 @@ import trio
 from trio_voice import supervisor
 from trio_voice.agent import RealtimeAgent
 from trio_voice.agent_settings import Filler, IdlePrompts
-from trio_voice.audio import AudioFormat
-from trio_voice.config import AudioInputConfig, AudioOutputConfig, ConnectionOptions, ConnectionState, SessionState
+from trio_voice.audio import AudioFormat, Samples
+from trio_voice.config import AudioInputConfig, AudioOutputConfig, ConnectionOptions, ConnectionState
 from trio_voice.devices import OpenSpeaker, Pull
 from trio_voice.devices.wav import SoftwareSpeaker
 from trio_voice.errors import SessionEnded
 from trio_voice.events import ResponseEnd, ResponseStart, ToolApproval
 from trio_voice.protocol import TurnDetection
+from trio_voice.protocol.items import Item
 from trio_voice.server import input_audio
 from trio_voice.server.brain import ResponseRequest, ResponseWriter
-from trio_voice.server.scripted import ScriptedBrain, tone
+from trio_voice.server.scripted import Say, ScriptedBrain, Step, marked_samples
 from trio_voice.server.server_settings import ServerSettings
 from trio_voice.session import RealtimeSession
-from trio_voice.testing.checks import CLOSING_S, CheapDetector, CheapResampler, Ear, Violation, Watch
+from trio_voice.testing.checks import CLOSING_S, Violation, Watch
 from trio_voice.testing.devices import ScriptedMicrophone
 from trio_voice.testing.direct import DIRECT_FAULTS, DIRECT_FRAME_MS, DirectServer, without_bytes
-from trio_voice.testing.drawn_tools import decide, tools_of
+from trio_voice.testing.drawn_agents import agents_of, guarded
+from trio_voice.testing.drawn_tools import SHOP, SHOP_TOOLS, decide, tools_of
 from trio_voice.testing.faults import Fault, FaultKind
-from trio_voice.testing.people import MAX_TURNS, Action, Answers, Plan, PlannedFault, State, is_of_connecting
+from trio_voice.testing.hearing import CheapDetector, CheapResampler, Ear
+from trio_voice.testing.people import Answers, Plan, State
+from trio_voice.testing.person import Person
 from trio_voice.testing.server import FaultyServer, memory_server
 from trio_voice.testing.virtual_time import VirtualClock, without_sockets
+from trio_voice.testing.weather import Weather
+from trio_voice.testing.word_rules import FORBIDDEN
 
-RATE_HZ = 24_000
 FRAME_MS = 20
-SPEECH = tone(440, 5000, RATE_HZ).tobytes()
-SILENT_S = 8.0
-"""With nothing going on for this long a conversation has come to rest."""
 REST_WITHIN_S = 400.0
 ANSWER_WITHIN_S = 120.0
 TALKATIVE: dict[str, Any] = {
@@ -70,6 +73,15 @@ class Outcome:
     interruptions: int = 0
     tools: Counter[str] = attrs.Factory(Counter)
     """Calls, by the name of the tool."""
+    handoffs: int = 0
+    approvals: int = 0
+    """Answers to a server that asks whether it may call a tool of its own."""
+    hosted_calls: int = 0
+    edits: int = 0
+    trips: int = 0
+    """Of guardrails."""
+    said: int = 0
+    """Words that the application had said."""
     rotations: int = 0
     turns: int = 0
     wall_s: float = 0.0
@@ -92,6 +104,26 @@ def converse(plan: Plan, *, wire: Wire = "websocket") -> Outcome:
         clock = VirtualClock()
         outcome = trio.run(_hold, held, is_direct, clock, clock=clock)
     return attrs.evolve(outcome, plan=plan, wall_s=time.process_time() - began_at)
+
+
+async def _compare(session: RealtimeSession, brain: _Brain, watch: Watch) -> None:
+    """What the model knows, and what the session takes it to know."""
+    with trio.move_on_after(ANSWER_WITHIN_S) as waiting:
+        await trio.sleep(3)
+        while session.connection_state is not ConnectionState.CONNECTED:  # noqa: ASYNC110 - virtual time
+            await trio.sleep(0.5)
+        brain.look = partial(_same_record, watch, session)
+        await session.respond()
+        while brain.look is not None:  # noqa: ASYNC110 - virtual time
+            await trio.sleep(0.5)
+        await trio.sleep(3)
+    if waiting.cancelled_caught:
+        watch.wrong("the conversation goes on", "at rest an answer was asked for, and none was made")
+
+
+def _same_record(watch: Watch, session: RealtimeSession, shown: Sequence[Item]) -> None:
+    if not watch.corrupted:
+        watch.record.compare(shown, session._view.history)
 
 
 @contextmanager
@@ -129,12 +161,12 @@ def _cheap_hearing() -> Iterator[None]:
 
 async def _hold(plan: Plan, is_direct: bool, clock: VirtualClock) -> Outcome:
     tasks_before = trio.lowlevel.current_statistics().tasks_living
-    answers, ear = Answers(plan.seed, plan.tools), Ear()
+    answers, ear = Answers(plan.seed, plan.tools, guarded=bool(plan.guardrails)), Ear()
     watch = Watch(ear)
     brain = _Brain(
-        answers, lambda samples, rate_hz: "yes please", think_ms=plan.think_ms, chunk_delay_ms=plan.clause_delay_ms,
+        answers, _words_of(plan), watch=watch, think_ms=plan.think_ms, chunk_delay_ms=plan.clause_delay_ms,
         hear_ms=plan.hear_ms,
-        detector=CheapDetector,
+        detector=CheapDetector, mcp_tools=SHOP_TOOLS,
     )  # fmt: skip
     rng = random.Random(f"{plan.seed}/server")
     settings = ServerSettings(
@@ -148,9 +180,12 @@ async def _hold(plan: Plan, is_direct: bool, clock: VirtualClock) -> Outcome:
     async with memory_server(brain, settings=settings, rng=rng, kind=kind) as server, trio.open_nursery() as nursery:
         server.watch = watch.message
         microphone = _Microphone(sleep_until=clock.sleep_until)
-        agent = RealtimeAgent(tools=tools_of(watch), turn_detection=None if plan.push_to_talk else TurnDetection())
+        base = RealtimeAgent(turn_detection=None if plan.push_to_talk else TurnDetection())
+        base = attrs.evolve(base, **TALKATIVE) if plan.talkative else base
+        base = guarded(base, plan.guardrails, watch) if plan.guardrails else base
+        agents = agents_of(base, plan.agents, [*tools_of(watch), *([SHOP] if plan.hosted else [])], watch)
         session = RealtimeSession(
-            attrs.evolve(agent, **TALKATIVE) if plan.talkative else agent,
+            next(iter(agents.values())),
             connection=ConnectionOptions(
                 url="ws://memory/v1/realtime", model="any", dialect=plan.dialect, native_resume=False
             ),
@@ -160,7 +195,7 @@ async def _hold(plan: Plan, is_direct: bool, clock: VirtualClock) -> Outcome:
             audio_output=AudioOutputConfig(prebuffer_ms=plan.prebuffer_ms, fade_ms=0),
             open_stream=server.open_stream,
         )
-        weather = _Weather(plan, session, server, watch, nursery)
+        weather = Weather(plan, session, server, watch, nursery)
         server.on_connect = weather.on_connect
         microphone.on_frame = weather.look
         nursery.start_soon(_listen, session, watch, weather)
@@ -169,10 +204,14 @@ async def _hold(plan: Plan, is_direct: bool, clock: VirtualClock) -> Outcome:
         try:
             async with session:
                 weather.entered = True
-                person = _Person(plan, session, microphone, weather, brain, watch)
+                person = Person(plan, session, microphone, weather, brain, watch, tuple(agents.values()))
                 await person.take_part()
                 await weather.clear_up()
                 goes_on = await _come_to_rest(person, session, watch, weather)
+                if goes_on:
+                    await _compare(session, brain, watch)
+                    await server.strike(Fault("reset"))
+                    await _compare(session, brain, watch)
                 await weather.close_in()
                 left_at = trio.current_time()
         except SessionEnded:
@@ -186,6 +225,12 @@ async def _hold(plan: Plan, is_direct: bool, clock: VirtualClock) -> Outcome:
         watch.wrong("time goes on", f"a task waited for ever for what was past at {clock.stood_still_at} s")
     watch.judge_end(lost, weather.struck)
     watch.judge_sound()
+    watch.judge_words(session_goes_on=goes_on)
+    if lost is None:
+        watch.hosted.judge(watch.connected)
+    if goes_on:
+        watch.charge.judge(watch.connected, session.agent.name)
+    watch.leave_out(session._view.history)
     watch.judge_texts(session_goes_on=goes_on)
     watch.judge_utterances(session._view.history, session_goes_on=goes_on)
     watch.judge_tools(session_goes_on=goes_on)
@@ -201,13 +246,19 @@ async def _hold(plan: Plan, is_direct: bool, clock: VirtualClock) -> Outcome:
         watch.reconnects,
         watch.interruptions,
         watch.tools_called,
+        watch.charge.handoffs,
+        watch.hosted.answers,
+        watch.hosted.runs.total(),
+        watch.record.edits,
+        watch.words.trips,
+        watch.words.said,
         weather.rotations,
         len(watch.turns),
         ended_by=str(lost or ""),
     )
 
 
-async def _listen(session: RealtimeSession, watch: Watch, weather: _Weather) -> None:
+async def _listen(session: RealtimeSession, watch: Watch, weather: Weather) -> None:
     stream = session.events()
     async for first in stream:
         burst = [first, *stream._queue]  # one pass for all that is there
@@ -222,7 +273,7 @@ async def _listen(session: RealtimeSession, watch: Watch, weather: _Weather) -> 
             weather.look()
 
 
-async def _come_to_rest(person: _Person, session: RealtimeSession, watch: Watch, weather: _Weather) -> bool:
+async def _come_to_rest(person: Person, session: RealtimeSession, watch: Watch, weather: Weather) -> bool:
     """After the last fault a word is answered, and then all is quiet; both in bounded time."""
     answered = weather.answered
     with trio.move_on_after(ANSWER_WITHIN_S) as waiting:
@@ -243,178 +294,39 @@ async def _come_to_rest(person: _Person, session: RealtimeSession, watch: Watch,
     return True
 
 
-@attrs.define(eq=False)
-class _Person:
-    plan: Plan
-    session: RealtimeSession
-    microphone: ScriptedMicrophone
-    weather: _Weather
-    brain: ScriptedBrain
-    watch: Watch
+def _words_of(plan: Plan) -> Callable[[Samples, int], str]:
+    """What people say aloud: where it is looked at, now and then what they must not."""
 
-    async def take_part(self) -> None:
-        if not self.plan.push_to_talk:
-            await self.session.start_listening()
-        for action in self.plan.actions:
-            if len(self.brain.requests) > MAX_TURNS:
-                return
-            await trio.sleep(action.after_s)
-            await self._do(action)
+    def words(samples: Samples, rate_hz: int) -> str:
+        return f"tell me about {FORBIDDEN}" if plan.guardrails and len(samples) // 480 % 5 == 0 else "yes please"
 
-    async def write(self, text: str) -> None:
-        self.watch.written += 1
-        await self.session.send_text(f"{text} [{self.watch.written}]")
-
-    async def _do(self, action: Action) -> None:
-        session = self.session
-        match action.act:
-            case "speak":
-                if self.plan.push_to_talk:
-                    await session.start_listening()
-                self.weather.user_speaks = True
-                await self.microphone.say(SPEECH[: int(action.length_s * RATE_HZ) * 2])
-                self.weather.user_speaks = False
-                if self.plan.push_to_talk:
-                    await session.stop_listening()
-            case "write":
-                await self.write("And then?")
-            case "interrupt":
-                turns = set(self.watch.turns)
-                await session.interrupt()
-                self.watch.hushed(turns)
-            case "respond":
-                await session.respond()
-            case "pause":
-                await session.pause()
-                await trio.sleep(action.length_s)
-                await session.resume()
-            case "mute":
-                await session.mute()
-                await trio.sleep(action.length_s)
-                await session.unmute()
-            case "stop_listening":
-                await session.stop_listening()
-                await trio.sleep(action.length_s)
-                await session.start_listening()
-
-
-@attrs.define(eq=False)
-class _Weather:
-    """Strikes the planned faults, each in the state of the conversation that it is meant for."""
-
-    plan: Plan
-    session: RealtimeSession
-    server: FaultyServer
-    watch: Watch
-    nursery: trio.Nursery
-    entered: bool = False
-    user_speaks: bool = False
-    closing: bool = False
-    last_stir_at: float = 0.0
-    answered: int = 0
-    rotations: int = 0
-    struck: list[Fault] = attrs.Factory(list)
-    cells: Counter[tuple[FaultKind, State]] = attrs.Factory(Counter)
-    _due: list[PlannedFault] = attrs.Factory(list)
-    _next_at: float = 0.0
-    _for_connect: list[Fault] = attrs.Factory(list)
-    _began_at: float = attrs.Factory(trio.current_time)
-
-    def __attrs_post_init__(self) -> None:
-        self._due = list(self.plan.faults)
-
-    @property
-    def state(self) -> State:
-        if self.closing:
-            return "closing"
-        if not self.entered:
-            return "connecting"
-        if self.session.connection_state is not ConnectionState.CONNECTED:
-            return "resuming"
-        if self.watch.tools_running:
-            return "tool running"
-        if self.user_speaks:
-            return "user speaking"
-        if self.session.state is SessionState.PROCESSING:
-            return "processing"
-        if self.session.state is SessionState.RESPONDING:
-            return "responding"
-        return "listening"
-
-    def look(self) -> None:
-        """Whether a planned fault is due in this state. Called with every frame and every event."""
-        now = trio.current_time() - self._began_at
-        if not self._due or now < max(self._next_at, self._due[0].at_s) or not self.entered or self.closing:
-            return
-        state = self.state
-        for planned in self._due:
-            if planned.at_s > now:
-                break
-            if planned.state == "resuming" and state != "resuming":
-                # It strikes while the session connects again: see to it that it does.
-                self._next_at = now + 1
-                self.nursery.start_soon(self.server.strike, Fault("reset"))
-                return
-            if planned.state == state and state not in ("resuming", "rotating"):
-                self._due.remove(planned)
-                self._strike(planned.fault, state)
-                self._next_at = now + 1
-                return
-
-    def _strike(self, fault: Fault, state: State) -> None:
-        self._count(fault, state)
-        if is_of_connecting(fault):
-            self._for_connect.append(fault)
-            fault = Fault("reset")
-        self.nursery.start_soon(self.server.strike, attrs.evolve(fault, after_bytes=None))
-
-    def _count(self, fault: Fault, state: State) -> None:
-        self.watch.corrupted |= fault.kind == "corrupt"
-        self.struck.append(fault)
-        self.cells[fault.kind, state] += 1
-
-    def on_connect(self, number: int) -> Iterable[Fault]:
-        """The faults of a new connection."""
-        # A connection that is made while there is one is to take its place.
-        serving = self.session.connection_state is ConnectionState.CONNECTED
-        state: State = "connecting" if not self.entered else "rotating" if serving else "resuming"
-        now = trio.current_time() - self._began_at
-        self.rotations += state == "rotating"
-        faults, self._for_connect = self._for_connect[:1], self._for_connect[1:]
-        for planned in self._due:
-            if planned.state == state and planned.at_s <= now and not faults and not self.closing:
-                self._due.remove(planned)
-                self._count(planned.fault, state)
-                return [planned.fault]
-        return faults
-
-    async def clear_up(self) -> None:
-        """No more faults; those under way have their time."""
-        self._due = [planned for planned in self._due if planned.state == "closing"]
-        self._for_connect.clear()
-        self._next_at = float("inf")
-        await trio.sleep(10)
-
-    async def close_in(self) -> None:
-        """The faults that strike as the person hangs up."""
-        self.closing = True
-        for planned in self._due:
-            self._count(planned.fault, "closing")
-            fault = Fault("reset") if is_of_connecting(planned.fault) else planned.fault
-            self._for_connect += [planned.fault] if is_of_connecting(planned.fault) else []
-            await self.server.strike(attrs.evolve(fault, after_bytes=None))
-
-    def at_rest(self) -> bool:
-        quiet = trio.current_time() - self.last_stir_at > SILENT_S
-        waits = self.session.state in (SessionState.CONNECTED, SessionState.LISTENING)
-        return quiet and waits and not self.watch.tools_running
+    return words
 
 
 class _Brain(ScriptedBrain):
     """Marks all that it says by its turn, words that it was given too: no two answers may sound the same."""
 
+    def __init__(self, *scripts: Any, watch: Watch, **more: Any) -> None:
+        super().__init__(*scripts, **more)
+        self._watch = watch
+        self.look: Callable[[Sequence[Item]], None] | None = None
+        """Called once, with what the next request shows."""
+
     async def respond(self, request: ResponseRequest, writer: ResponseWriter) -> None:
+        if self.look is not None and request.tool_choice != "none":
+            self.look(request.items)
+            self.look = None
+            self._answered += 1
+            await writer.speak("Yes.", marked_samples(self._answered - 1, 4800))
+            return
+        self._watch.words.asked(request.instructions, self._answered + 1)
         await super().respond(attrs.evolve(request, instructions=""), writer)
+
+    def _steps(self, turn: int, request: ResponseRequest) -> Iterator[Step]:
+        for step in super()._steps(turn, request):
+            if isinstance(step, Say) and FORBIDDEN in step.text:
+                self._watch.words.forbidden.add(turn + 1)
+            yield step
 
 
 @attrs.define(eq=False)

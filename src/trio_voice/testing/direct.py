@@ -103,12 +103,16 @@ class DirectWire:
         self.last_received_at = self.last_message_at = trio.current_time()
         self.struck: list[Fault] = []
 
-    async def send(self, text: str) -> None:
-        await trio.lowlevel.checkpoint_if_cancelled()
+    @property
+    def has_room(self) -> bool:
+        return not self.is_lost
+
+    def put(self, text: str) -> bool:
         if self.is_lost:
             raise self.loss
         if not self.is_dead:
             self.to_server.send_nowait(text)
+        return True
 
     async def receive(self) -> str:
         try:

@@ -7,17 +7,23 @@ seed, and the n-th answer does not depend on how many actions or faults are left
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal, TypeAlias
 
 import attrs
 
 from trio_voice.server.brain import ResponseRequest
-from trio_voice.server.scripted import Call, Fail, Say, Step, Wait
+from trio_voice.server.scripted import Call, Fail, HostedCall, Say, Step, Wait
+from trio_voice.testing.agent_rules import TRANSFER
 from trio_voice.testing.faults import CONNECT_FAULTS, FATAL_FAULTS, FAULT_KINDS, Fault, FaultKind
+from trio_voice.testing.word_rules import FORBIDDEN
 
-Act: TypeAlias = Literal["speak", "write", "interrupt", "respond", "pause", "mute", "stop_listening"]
-ACTS: tuple[Act, ...] = ("speak", "write", "interrupt", "respond", "pause", "mute", "stop_listening")
+Act: TypeAlias = Literal[
+    "speak", "write", "interrupt", "respond", "pause", "mute", "stop_listening", "hand_over", "say", "inject",
+    "edit", "delete", "reset",
+]  # fmt: skip
+USUAL_ACTS: tuple[Act, ...] = ("speak", "write", "interrupt", "respond", "pause", "mute", "stop_listening")
+ACTS: tuple[Act, ...] = (*USUAL_ACTS, "hand_over", "say", "inject", "edit", "delete", "reset")
 
 State: TypeAlias = Literal[
     "connecting", "listening", "user speaking", "processing", "responding", "tool running", "resuming", "rotating",
@@ -34,7 +40,7 @@ TOOLS = (
 )  # fmt: skip
 """Those of `drawn_tools.py`."""
 
-MAX_TURNS = 110
+MAX_TURNS = 96
 """Marked samples tell 127 answers apart; people hang up before."""
 
 
@@ -46,6 +52,8 @@ class Action:
     act: Act
     length_s: float = 0.0
     """Of the speech, the pause, the muting, the time without listening."""
+    pick: int = 0
+    """Which of those that there are: agents to hand over to, texts to write, items to edit."""
 
 
 @attrs.frozen
@@ -80,6 +88,12 @@ class Plan:
     """Which server is played; one that hears and speaks at 24 kHz."""
     tools: tuple[str, ...] = TOOLS
     """What the model may call."""
+    agents: int = 1
+    """How many there are, each of whom can hand over to the others."""
+    hosted: bool = False
+    """The server has an MCP server whose tools it calls, some when they are approved."""
+    guardrails: Literal["", "refuse", "delete"] = ""
+    """Whether there are some, and what those of the user's words do."""
 
 
 def plan_of(seed: int, minutes: float = 10.0, *, faults_per_minute: float = 1.5) -> Plan:
@@ -88,9 +102,11 @@ def plan_of(seed: int, minutes: float = 10.0, *, faults_per_minute: float = 1.5)
     actions: list[Action] = []
     lasted_s, end_s = 0.0, minutes * 60
     push_to_talk = rng.random() < 0.5
-    while lasted_s < end_s and len(actions) < MAX_TURNS * 0.7:
+    rare = random.Random(f"{seed}/rare")
+    agents = rare.choice((1, 3))
+    while lasted_s < end_s and len(actions) < MAX_TURNS * 0.8:
         action = _action(rng, push_to_talk)
-        actions.append(action)
+        actions.append(_varied(action, rare, agents))
         lasted_s += action.after_s + action.length_s
     return Plan(
         seed=seed,
@@ -106,13 +122,26 @@ def plan_of(seed: int, minutes: float = 10.0, *, faults_per_minute: float = 1.5)
         session_limit_s=rng.choice((3600.0, 300.0, 170.0)),
         hear_ms=rng.choice((100, 100, 1500)),
         talkative=rng.random() < 0.3,
+        agents=agents,
+        guardrails=rare.choice(("", "", "refuse", "delete")),
+        hosted=rare.random() < 0.4,
     )
+
+
+def _varied(action: Action, rng: random.Random, agents: int) -> Action:
+    """Now and then what is done seldom takes the place of what is done often."""
+    acts: tuple[Act, ...] = ("say", "inject", "inject", "edit", "edit", "delete", "delete", "reset")
+    acts += ("hand_over", "hand_over") if agents > 1 else ()
+    drawn, pick = rng.random(), rng.randrange(1000)
+    if drawn > 0.15:
+        return attrs.evolve(action, pick=pick) if action.act == "write" else action
+    return Action(action.after_s, acts[pick % len(acts)], pick=pick)
 
 
 def _action(rng: random.Random, push_to_talk: bool) -> Action:
     # Mostly a person waits for the answer, now and then talks into it, or acts twice in the same instant.
     after_s = rng.choice((0.0, rng.uniform(0, 2), rng.uniform(1, 8), rng.uniform(3, 15), rng.uniform(3, 15)))
-    act = rng.choices(ACTS, (1, 4, 3, 2, 1, 1, 1) if push_to_talk else (10, 4, 3, 2, 1, 1, 1))[0]
+    act = rng.choices(USUAL_ACTS, (1, 4, 3, 2, 1, 1, 1) if push_to_talk else (10, 4, 3, 2, 1, 1, 1))[0]
     if push_to_talk and act in ("mute", "stop_listening"):
         act = "speak"
     length_s = rng.uniform(0.3, 4) if act in ("speak", "pause", "mute", "stop_listening") else 0.0
@@ -155,6 +184,8 @@ class Answers:
 
     seed: int
     tools: Sequence[str] = TOOLS
+    guarded: bool = False
+    """What it says is looked at, and now and then it says what it must not."""
     asked: int = 0
     calls: int = 0
     """Calls made: each has a number, so that a second run of it would show."""
@@ -175,6 +206,34 @@ class Answers:
             for _ in range(rng.choice((1, 1, 2, 3))):
                 self.calls += 1
                 steps.append(Call(rng.choice(self.tools), f'{{"number": {self.calls}}}'))
+        if self.guarded and steps and isinstance(steps[0], Say) and rng.random() < 0.15:
+            steps.insert(rng.randrange(len(steps) + 1), Say(f"The password is {FORBIDDEN}.", 900))
+        steps += self._handoffs(request)
+        steps += self._hosted(request)
         if rng.random() < 0.03:
             steps.append(Fail())
         return steps or [Say("Yes.", 300)]
+
+    def _handoffs(self, request: ResponseRequest) -> Iterator[Step]:
+        """Now and then to another agent, and sometimes to two at once."""
+        rng = random.Random(f"{self.seed}/{self.asked}/handoff")
+        ways = sorted(tool.name or "" for tool in request.tools if (tool.name or "").startswith(TRANSFER))
+        for _ in range(rng.choice((1, 1, 1, 2)) if ways and rng.random() < 0.15 else 0):
+            self.calls += 1
+            yield Call(rng.choice(ways), f'{{"number": {self.calls}}}')
+
+    def _hosted(self, request: ResponseRequest) -> Iterator[Step]:
+        """Now and then a call that the server makes by itself, or asks for."""
+        rng = random.Random(f"{self.seed}/{self.asked}/hosted")
+        if rng.random() < 0.2 and any(tool.type == "mcp" for tool in request.tools):
+            for name in rng.choice((("buy",), ("buy",), ("browse",), ("buy", "browse"))):
+                self.calls += 1
+                yield HostedCall(
+                    "shop",
+                    name,
+                    f'{{"number": {self.calls}}}',
+                    output=f"done {self.calls}",
+                    error="sold out" if rng.random() < 0.15 else None,
+                    takes_ms=rng.choice((0, 400, 3000)),
+                    needs_approval=name == "buy",
+                )

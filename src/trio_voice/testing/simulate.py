@@ -41,6 +41,12 @@ class Tally:
     rotations: int = 0
     interruptions: int = 0
     tools: Counter[str] = attrs.Factory(Counter)
+    handoffs: int = 0
+    approvals: int = 0
+    hosted_calls: int = 0
+    edits: int = 0
+    trips: int = 0
+    said: int = 0
     turns: int = 0
     ended_early: int = 0
     faults: Counter[FaultKind] = attrs.Factory(Counter)
@@ -56,6 +62,12 @@ class Tally:
         self.rotations += outcome.rotations
         self.interruptions += outcome.interruptions
         self.tools += outcome.tools
+        self.handoffs += outcome.handoffs
+        self.approvals += outcome.approvals
+        self.hosted_calls += outcome.hosted_calls
+        self.edits += outcome.edits
+        self.trips += outcome.trips
+        self.said += outcome.said
         self.turns += outcome.turns
         self.ended_early += bool(outcome.ended_by)
         self.faults += outcome.faults
@@ -83,7 +95,10 @@ class Tally:
             ("virtual hours", f"{self.virtual_s / 3600:.2f}"), ("answers", self.turns),
             ("interruptions", self.interruptions), ("tool calls", self.tools.total()),
             *((f"  {name}", self.tools[name]) for name in TOOLS),
-                       ("reconnects", self.reconnects), ("rotations", self.rotations), ("faults", self.faults.total()),
+            ("handoffs", self.handoffs), ("hosted calls approved or rejected", self.approvals),
+            ("hosted calls", self.hosted_calls), ("guardrails tripped", self.trips), ("words given to say", self.said),
+            ("edits of the record", self.edits),
+            ("reconnects", self.reconnects), ("rotations", self.rotations), ("faults", self.faults.total()),
             *((f"  {kind}", self.faults[kind]) for kind in FAULT_KINDS),
             ("violations", self.rules.total()), *((f"  {rule}", count) for rule, count in self.rules.items()),
             ("virtual seconds per wall second and core", f"{self.speed:.0f}"),
@@ -133,7 +148,10 @@ def shrink(plan: Plan, fails: Callable[[Plan], bool]) -> Plan:
                     start += size
             size //= 2
     plain = Plan(0, 0, (), ())
-    for name in ("latency_ms", "prebuffer_ms", "clause_delay_ms", "think_ms", "block_ms", "session_limit_s", "hear_ms"):
+    for name in (
+        "latency_ms", "prebuffer_ms", "clause_delay_ms", "think_ms", "block_ms", "session_limit_s", "hear_ms", "agents",
+        "guardrails", "hosted",
+    ):  # fmt: skip
         attempt(attrs.evolve(plan, **{name: getattr(plain, name)}))
     return plan
 

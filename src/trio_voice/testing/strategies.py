@@ -41,7 +41,7 @@ def actions() -> st.SearchStrategy[Action]:
     """Something that a person does."""
     lengths = st.integers(3, 20).map(lambda tenths: tenths / 10)
     pauses = st.integers(0, 60).map(lambda tenths: tenths / 10)
-    return st.builds(Action, after_s=pauses, act=st.sampled_from(ACTS), length_s=lengths)
+    return st.builds(Action, after_s=pauses, act=st.sampled_from(ACTS), length_s=lengths, pick=st.integers(0, 99))
 
 
 def planned_faults(within_s: float = 30.0) -> st.SearchStrategy[PlannedFault]:
@@ -74,4 +74,7 @@ def plans(*, max_actions: int = 6, max_faults: int = 3) -> st.SearchStrategy[Pla
         think_ms=st.sampled_from((0, 200, 1500)),
         push_to_talk=st.booleans(),
         session_limit_s=st.sampled_from((3600.0, 60.0)),
+        agents=st.sampled_from((1, 3)),
+        guardrails=st.sampled_from(("", "refuse", "delete")),
+        hosted=st.booleans(),
     )
