@@ -1,41 +1,32 @@
-"""What a long conversation keeps: the newest turns and what is open, and nothing else, whatever grows elsewhere."""
+"""What a long conversation keeps: the newest turns and what is open, and nothing else."""
 
 from __future__ import annotations
 
 import gc
 import json
-from collections import deque
-from types import CoroutineType, FunctionType, ModuleType
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-import attrs
 import pytest
 import trio
 from trio.testing import MockClock
 
 from kit import Call, Peer, call, call_peer
 from test_history_edits import OPTIONS, heard, model_s_view
-from test_session_peer import created, done
+from test_session_peer import created, delta, done
 from trio_voice import (
     ConfigError,
     HistoryItem,
-    HostedMcpTool,
-    InterruptionPolicy,
     RealtimeAgent,
     RealtimeSession,
     events,
-    guarding,
     handoff,
-    input_guardrail,
-    output_guardrail,
     tool,
-    tool_ledger,
-    user_turn,
 )
-from trio_voice.channels import EventStream
-from trio_voice.protocol import ConversationItemDelete, history, turns
+from trio_voice.conversation_parts import Parts
+from trio_voice.protocol import ConversationItemDelete, history
 from trio_voice.server import scripted
-from trio_voice.server.brain import ResponseRequest
 from trio_voice.server.scripted import Say, ScriptedBrain
 
 
@@ -186,8 +177,9 @@ async def test_a_call_and_its_output_go_together(autojump_clock: MockClock) -> N
         await on.next(events.ToolCalled)
         await ask(on, "Question 2", "Question 3")
         released.set()
-        await on.next(events.ToolFinished)
+        call_id = (await on.next(events.ToolFinished)).call_id
         await ask(on, "Question 4")
+        assert parts_in(on).tools.ledger.results == {call_id: "noted"}
         pair = [("function_call", "note"), ("function_call_output", "noted")]
         assert [words for words in heard(on.session) if words in pair] == pair
         assert ("user", "Note it.") not in heard(on.session)
@@ -218,6 +210,108 @@ async def test_an_answer_that_is_still_heard_is_kept(autojump_clock: MockClock) 
         assert ("assistant", "one two three four") in model_s_view(brain), "the server keeps it, as it was heard"
 
 
+def parts_in(on: Call) -> Parts:
+    """The conversation's."""
+    tracker = on.session.tracker
+    return next(each for each in gc.get_objects() if isinstance(each, Parts) and each.view.tracker is tracker)
+
+
+def is_unplayed(parts: Parts, item_id: str) -> Callable[[], None]:
+    parts.barge_in.complete_items[item_id] = 99
+    return parts.barge_in.complete_items.clear
+
+
+def is_held_back(parts: Parts, item_id: str) -> Callable[[], None]:
+    parts.barge_in.unrestored.add(item_id)
+    return parts.barge_in.unrestored.clear
+
+
+def is_wordless(parts: Parts, item_id: str) -> Callable[[], None]:
+    parts.utterances._wordless[item_id] = b"sound"
+    return partial(parts.utterances.words_known, item_id)
+
+
+def is_unconfirmed(parts: Parts, item_id: str) -> Callable[[], None]:
+    event = ConversationItemDelete(item_id=item_id)
+    parts.outbox.unconfirmed = {f"conversation.item.truncated {item_id}": event}
+    return parts.outbox.unconfirmed.clear
+
+
+def is_called_there(parts: Parts, item_id: str) -> Callable[[], None]:
+    hosted = parts.tools.hosted
+    hosted._call(item_id).began_at = 0.0
+    return partial(setattr, hosted._call(item_id), "told", True)
+
+
+def is_owed(parts: Parts, item_id: str) -> Callable[[], None]:
+    parts.tools.ledger.owed.add(item_id)
+    parts.arbiter.asked = True  # it cannot be spoken of yet
+    return parts.tools.ledger.owed.clear
+
+
+OPEN = [is_unplayed, is_held_back, is_wordless, is_unconfirmed, is_called_there, is_owed]
+
+
+@pytest.mark.parametrize("open_up", OPEN, ids=[each.__name__ for each in OPEN])
+async def test_a_turn_of_which_an_item_is_open_is_kept(
+    autojump_clock: MockClock, open_up: Callable[[Parts, str], Callable[[], None]]
+) -> None:
+    async with call(answers(3), listening=False, history_turns=2) as on:
+        await ask(on, *QUESTIONS[:2])
+        parts = parts_in(on)
+        close = open_up(parts, on.session.history[1].id)
+        await on.session.send_text("Question 3")
+        assert heard(on.session)[:4] == said(1, 2)
+        assert [turn.id for turn in on.session.turns()] == [1, 2, 3]
+        close()
+        await on.session.mute()
+        assert heard(on.session)[:2] == said(2)
+        assert [turn.id for turn in on.session.turns()] == [2, 3]
+
+
+async def test_a_turn_whose_answer_the_server_has_not_ended_is_kept(autojump_clock: MockClock) -> None:
+    """It was interrupted, and what it used is told late: by then the user has said two things more."""
+    used = done("r1", "cancelled")
+    used["response"]["usage"] = {"input_tokens": 5, "output_tokens": 7}
+    go_on = trio.Event()
+
+    async def serve(peer: Peer) -> None:
+        await peer.configure()
+        await peer.send(created("r1"), delta("r1", 1, 2000))
+        await trio.sleep(0.5)
+        for number in range(3):
+            spoken = {"item_id": f"said_{number}"}
+            await peer.send({"type": "input_audio_buffer.speech_started", "audio_start_ms": 1000 * number, **spoken})
+            await trio.sleep(0.5)
+            await peer.send(
+                {"type": "input_audio_buffer.speech_stopped", "audio_end_ms": 1000 * number + 500, **spoken}
+            )
+            await trio.sleep(0.5)
+        await go_on.wait()
+        await peer.send(used)
+        await peer.drain()
+
+    async with call_peer(serve, history_turns=2) as on:
+        await on.next(events.SpeechEnd)
+        await on.next(events.SpeechEnd)
+        await on.next(events.SpeechEnd)
+        assert [(turn.id, turn.interrupted) for turn in on.session.turns()] == [(1, True), (3, False), (4, False)]
+        go_on.set()
+        await on.next(events.ResponseEnd)
+        assert [(turn.id, turn.usage.tokens_in) for turn in on.session.turns()] == [(3, 0), (4, 0)]
+        metrics = on.session.metrics
+        assert (metrics.usage.tokens_in, metrics.usage.tokens_out, metrics.interruption_count) == (5, 7, 1)
+
+
+async def test_an_edited_item_is_forgotten_with_its_turn(autojump_clock: MockClock) -> None:
+    async with call(answers(4), listening=False, history_turns=2) as on:
+        await ask(on, *QUESTIONS[:2])
+        await on.session.edit_item(on.session.history[0].id, "Edited")
+        assert heard(on.session)[0] == ("user", "Edited")
+        await ask(on, "Question 3")
+        assert heard(on.session) == said(2, 3)
+
+
 async def test_what_is_said_of_a_forgotten_turn_later_brings_nothing_back(autojump_clock: MockClock) -> None:
     """Neither its call, which is not run again, nor its items; and what it used is in the totals, once."""
     runs = 0
@@ -231,6 +325,7 @@ async def test_what_is_said_of_a_forgotten_turn_later_brings_nothing_back(autoju
 
     call_item = {"type": "function_call", "id": "f1", "call_id": "c1", "name": "count", "arguments": "{}"}
     called = {"type": "response.output_item.done", "response_id": "r1", "item": call_item | {"status": "completed"}}
+    called_anew = called | {"item": call_item | {"id": "f2", "status": "completed"}}
     echo = {"type": "function_call_output", "id": "by_another_id", "call_id": "c1", "output": "1"}
     message = {"type": "message", "id": "said", "role": "user", "status": "completed"}
     message["content"] = [{"type": "input_audio", "transcript": None}]  # type: ignore[assignment]  # plain JSON
@@ -245,7 +340,7 @@ async def test_what_is_said_of_a_forgotten_turn_later_brings_nothing_back(autoju
         await peer.configure()
         await peer.send({"type": "conversation.item.added", "item": message}, created("r1"), called, used)
         await go_on.wait()
-        await peer.send(called, used, heard_late)
+        await peer.send(called, called_anew, used, heard_late)
         await peer.send(*({"type": "conversation.item.added", "item": item} for item in (message, call_item, echo)))
         await peer.drain()
 
@@ -258,7 +353,7 @@ async def test_what_is_said_of_a_forgotten_turn_later_brings_nothing_back(autoju
         go_on.set()
         await trio.sleep(1)
         assert runs == 1
-        assert heard(on.session) == kept
+        assert heard(on.session) == [*kept, ("function_call", "count")], "under another id it is another item"
         assert [turn.item_ids for turn in on.session.turns()] == [("text_2",), ("text_3",)]
         metrics = on.session.metrics
         assert (metrics.usage.other_in, metrics.usage.other_out, metrics.tool_call_count) == (5, 7, 1)
@@ -287,18 +382,17 @@ async def test_an_item_that_was_never_told_stands_behind_what_was_forgotten(auto
 # --- when all is to be deleted --------------------------------------------------------------------
 
 
-async def test_a_reset_deletes_at_the_server_what_was_forgotten_here(autojump_clock: MockClock) -> None:
-    brain = answers(7)
+@pytest.mark.parametrize("lost", [False, True], ids=["connected", "lost"])
+async def test_a_reset_deletes_at_the_server_what_was_forgotten_here(autojump_clock: MockClock, lost: bool) -> None:
+    brain = answers(6)
     async with call(brain, listening=False, history_turns=2, connection=OPTIONS) as on:
         await ask(on, *QUESTIONS[:5])
+        if lost:
+            await on.drop()
+            await on.next(events.Connected)
         await on.session.reset_history()
         await ask(on, "Question 6")
         assert model_s_view(brain) == [("user", "Question 6")]
-        await on.drop()
-        await on.next(events.Connected)
-        await on.session.reset_history()
-        await ask(on, "Question 7")
-        assert model_s_view(brain) == [("user", "Question 7")]
         assert on.errors() == [], "a new server is not asked to delete what it was never told"
 
 
@@ -346,144 +440,3 @@ async def test_an_export_says_how_many_turns_were_forgotten_and_an_import_goes_o
         assert heard(on.session) == said(6, 7)
         assert on.session.export()["forgotten_turns"] == 5
         assert on.session.metrics.turn_count == 2
-
-
-# --- what grows -----------------------------------------------------------------------------------
-
-
-async def test_nothing_in_a_session_grows_with_the_conversation(
-    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Every container that a session or a task of it holds is as large after some hours as after the first."""
-    for module, name in ((history, "REMEMBERED_IDS"), (tool_ledger, "REMEMBERED_CALLS"), (user_turn, "RECENT_ITEMS")):
-        monkeypatch.setattr(module, name, 8)
-    monkeypatch.setattr(turns, "REMEMBERED_TURNS", 8)
-    monkeypatch.setattr(guarding, "REMEMBERED", 8)
-
-    @tool
-    async def lookup() -> str:
-        """Look it up."""
-        await trio.sleep(0.1)
-        return "found"
-
-    @tool(result="background")
-    async def order() -> str:
-        """Order it."""
-        await trio.sleep(3)
-        return "ordered"
-
-    @input_guardrail(say="Please.")
-    async def rude(text: str) -> bool:
-        return text == "Rude!"
-
-    @output_guardrail(say="Never mind.")
-    async def secret(text: str) -> bool:
-        return "secret" in text
-
-    def answer(request: ResponseRequest) -> list[scripted.Step]:
-        asked = request.items[-1].text if request.items else ""
-        if asked in ("lookup", "order"):
-            return [Say("One moment.", 200), scripted.Call(asked)]
-        if asked == "hosted":
-            return [scripted.HostedCall("files", "search")]
-        return [Say("a secret" if asked == "secret" else "one two three four", 2000)]
-
-    hosted = HostedMcpTool(server_label="files", server_url="https://mcp.invalid")
-    agent = RealtimeAgent(
-        tools=[lookup, order, hosted],
-        input_guardrails=[rude],
-        output_guardrails=[secret],
-        interruption=InterruptionPolicy(min_speech_ms=300),
-    )
-    brain = ScriptedBrain(answer, mcp_tools={"files": ["search"]})
-    async with call(brain, agent, history_turns=2, connection=OPTIONS) as on:
-
-        async def talk(cycles: int) -> dict[str, int]:
-            for cycle in range(cycles):
-                for text in ("Hello", "lookup", "order", "hosted", "Rude!", "secret"):
-                    await on.session.send_text(text)
-                    await trio.sleep(5)
-                await on.session.send_text("Talk")
-                await on.next(events.PlaybackStart)
-                await on.speak(200)
-                await trio.sleep(1)
-                await on.session.send_text("Talk more")
-                await trio.sleep(0.5)
-                await on.speak()
-                await trio.sleep(5)
-                note = await on.session.inject("user", "A note.")
-                await on.session.delete_item(await on.session.edit_item(note, "Another."))
-                await on.session.update_agent(attrs.evolve(agent, instructions=f"{cycle}"))
-                if cycle % 3 == 2:
-                    await on.session.send_text("Talk")
-                    await trio.sleep(0.5)
-                    await on.drop()
-                await trio.sleep(10)
-            gc.collect()
-            return containers_of(on.session)
-
-        before = await talk(12)
-        after = await talk(12)
-        assert on.session.metrics.interruption_count >= 24
-        assert on.session.metrics.false_alarm_count >= 24
-        assert on.session.metrics.tool_call_count == 24 * 3
-        assert len(on.session.turns()) == 2
-    grown = {where: (before.get(where, 0), size) for where, size in after.items() if size > before.get(where, 0)}
-    assert not grown, grown
-
-
-NOT_THE_SESSION_S = (
-    "kit",
-    "test_",
-    "trio_voice.server",
-    "trio_voice.testing",
-    "trio._core",
-    "trio.testing",
-    "unittest",
-)
-
-
-def containers_of(session: RealtimeSession) -> dict[str, int]:
-    """How many things are in the containers that hang on the session and on its tasks, by who has them."""
-    sizes: dict[str, int] = {}
-    seen: set[int] = set()
-    todo: list[tuple[str, object]] = [("session", session)]
-    for task in tasks_of(trio.lowlevel.current_root_task()):
-        todo += [(f"{task.name}.{name}", part) for each in locals_of(task) for name, part in each.items()]
-    while todo:
-        where, value = todo.pop()
-        passed = isinstance(value, type | ModuleType | FunctionType | CoroutineType | str | bytes | EventStream)
-        if id(value) in seen or passed or type(value).__module__.startswith(NOT_THE_SESSION_S):
-            continue
-        seen.add(id(value))
-        if isinstance(value, dict | list | set | deque) and getattr(value, "maxlen", None) is None:
-            sizes[where] = sizes.get(where, 0) + len(value)
-        todo += parts_of(where, value)
-    return sizes
-
-
-def parts_of(where: str, value: object) -> list[tuple[str, object]]:
-    if isinstance(value, dict | list | set | deque | tuple):
-        return [(f"{where}[]", part) for part in gc.get_referents(value)]
-    kind = type(value).__name__
-    names = [name for each in type(value).__mro__ for name in getattr(each, "__slots__", ())]
-    fields = {name: getattr(value, name, None) for name in names} | getattr(value, "__dict__", {})
-    parts = fields.items() if fields else [("*", part) for part in gc.get_referents(value)]
-    return [(f"{kind}.{name}", part) for name, part in parts]
-
-
-def tasks_of(task: Any) -> list[Any]:
-    below = [child for nursery in task.child_nurseries for child in nursery.child_tasks]
-    return [task, *(each for child in below for each in tasks_of(child))]
-
-
-def locals_of(task: Any) -> list[dict[str, Any]]:
-    """Of each frame of it that is the package's own, and no server's."""
-    found, coroutine = [], task.coro
-    while coroutine is not None:
-        frame = getattr(coroutine, "cr_frame", None)
-        name = frame.f_globals.get("__name__", "") if frame is not None else ""
-        if frame is not None and name.startswith("trio_voice.") and not name.startswith(NOT_THE_SESSION_S):
-            found.append(frame.f_locals)
-        coroutine = getattr(coroutine, "cr_await", None)
-    return found

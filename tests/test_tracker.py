@@ -8,6 +8,7 @@ from hypothesis import given, strategies as st
 from trio_voice.protocol import ContentPart, Item, server_events as on
 from trio_voice.protocol.history import History
 from trio_voice.tracker import ConversationTracker, Readings, ToolUse, TranscriptLine
+from trio_voice.usage import TokenUsage
 
 
 class Talk:
@@ -206,3 +207,25 @@ def test_turns_follow_each_other_without_gap_and_lose_nothing(plan: list[str]) -
     assert words == [f"word{number}" for number in range(1, items + 1)]
     assert [line.text for line in talk.tracker.transcript()] == words
     assert all(turn.latency_ms is None or turn.latency_ms >= 0 for turn in turns)
+
+
+def test_a_turn_is_open_until_its_account_was_taken() -> None:
+    tracker = two_turns().tracker
+    assert tracker.is_open(1, answering=False)
+    assert [turn.id for turn in tracker.take_turns_over()] == [1]
+    assert not tracker.is_open(1, answering=False)
+    assert tracker.is_open(2, answering=True), "the answer is still to be heard"
+
+
+@given(st.sets(st.integers(1, 2)))
+def test_totals_are_the_same_whatever_is_forgotten(forgotten: set[int]) -> None:
+    whole, kept = two_turns().tracker, two_turns().tracker
+    for tracker in (whole, kept):
+        tracker.tool_changed(ToolUse("c1", "lookup", "{}", duration_ms=30.0), 108.5)
+        tracker.agent_interrupted(108.5)
+        tracker.false_alarm(108.5)
+        tracker.response_used(0, TokenUsage(text_in=3, audio_out=5), 108.5)
+    for turn in forgotten:
+        kept.forget(turn, of_earlier_session=False)
+    assert kept.metrics(110.0, Readings()) == whole.metrics(110.0, Readings())
+    assert {turn.id for turn in kept.turns()} == {1, 2} - forgotten

@@ -237,8 +237,6 @@ class ConversationTracker:
     def response_used(self, response: int, usage: TokenUsage, at: float) -> None:
         """What a response has cost: the turn that it answers, which may be over by now."""
         turn = self._turn_of_response.setdefault(response, self._current(at))
-        if turn.is_forgotten and response not in turn.used:  # in the totals it must not be missing
-            turn = self._turn_of_response[response] = self._current(at)
         turn.used[response] = usage
         while len(self._turn_of_response) > RECENT_RESPONSES:
             del self._turn_of_response[next(iter(self._turn_of_response))]
@@ -326,7 +324,6 @@ class ConversationTracker:
             for item_id in turn.item_ids:
                 self._turn_of_item.pop(item_id, None)
             self._forgotten.add(turn)
-            turn.is_forgotten = True
 
     def forget_item(self, item_id: str) -> None:
         """One of an earlier session; those of turns go with their turns."""

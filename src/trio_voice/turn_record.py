@@ -38,7 +38,6 @@ class TurnRecord(Struct, eq=False):
     metadata: dict[str, Any] = field(default_factory=dict)
     false_alarms: int = 0
     underruns: int = 0
-    is_forgotten: bool = False
 
     @property
     def usage(self) -> TokenUsage:

@@ -313,9 +313,7 @@ class History:
         for entry in list(self):
             if entry.kind == "function_call" and entry.call_id not in running and not self.output_of(entry.call_id):
                 item = Item.function_call_output(entry.call_id, output, id=self.new_id("output"))
-                made = self.add(item, after=entry.item_id)
-                assert made is not None
-                made.exchange = entry.exchange
+                self.add(item, after=entry.item_id)
 
     def before(self, item_id: str) -> str | None:
         """The item that this one follows; None for the first, and for one that there is not."""
