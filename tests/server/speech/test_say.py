@@ -39,4 +39,9 @@ async def test_what_is_to_be_said_is_heard_to_the_letter(recogniser: MoonshineRe
                 assert [line.text for line in session.transcript()] == [GREETING, GOODBYE]
         nursery.cancel_scope.cancel()
     heard = recogniser.recognise(np.frombuffer(bytes(speaker.pcm), np.int16), 24_000, Stop()).text
-    assert re.findall(r"\w+", heard.lower()) == re.findall(r"\w+", f"{GREETING} {GOODBYE}".lower())
+    assert letters(heard) == letters(f"{GREETING} {GOODBYE}")
+
+
+def letters(text: str) -> str:
+    """Without the spaces: the recogniser writes `goodbye` now as one word and now as two."""
+    return re.sub(r"\W", "", text).lower()
