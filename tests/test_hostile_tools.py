@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 import attrs
 import pytest
+import structlog
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
@@ -137,6 +138,27 @@ async def test_whatever_a_tool_raises_is_an_answer(
         assert len(result.output) < tools.MAX_OUTPUT_CHARS + 100
         on.call(fine)
         assert (await on.next_result()).output == "fine"
+
+
+@pytest.mark.parametrize(("raising", "is_whole"), [(long_winded, False), (sys_exit, True)])
+async def test_megabytes_of_words_are_not_logged(raising: Callable[[], Any], is_whole: bool) -> None:
+    """Who renders tracebacks in colour would hold up the event loop for minutes."""
+
+    @tool
+    async def raises() -> None:
+        raising()
+
+    structlog.reset_defaults()  # another test may have set what is logged
+    try:
+        with structlog.testing.capture_logs() as lines:
+            async with executor(raises) as on:
+                on.call(raises)
+                await on.next_result()
+    finally:
+        structlog.reset_defaults()
+    (line,) = [line for line in lines if line["event"] == "tool.failed"]
+    assert ("exc_info" in line) is is_whole
+    assert len(line.get("error", "")) <= tools.MOST_LOGGED_CHARS
 
 
 async def test_a_cancelled_that_leaked_from_its_scope_ends_nothing(

@@ -45,9 +45,10 @@ MAX_OUTPUT_CHARS = 100_000
 """A model cannot use more, and the wire would carry it every time the conversation is restored."""
 REMEMBERED_OFFERS = 8
 """Of agents that were in charge one after the other."""
+MOST_LOGGED_CHARS = 10_000
+"""Of what a tool raised; what says more is logged so far, and without its traceback."""
 MAX_THREADS = 8
 """Plain functions that run at once."""
-REMEMBERED_OFFERS = 8
 MAX_THREADS_LEFT = 56
 """More threads, of functions that nobody waits for any more."""
 APPROVAL_S = 60.0
@@ -379,8 +380,12 @@ class _Executor(Struct, eq=False):
         if isinstance(error, ToolArgumentsError | _TookTooLong):
             words = str(error)
         else:
-            log.error("tool.failed", tool=call.asked.tool, call_id=call.asked.call_id, exc_info=error)
-            words = f"the tool failed: {type(error).__name__}: {_words_of(error)}"
+            own_words = _words_of(error)
+            # The application's log may render a traceback with all its words: megabytes of them would hold up the loop.
+            is_short = len(own_words) <= MOST_LOGGED_CHARS
+            why: dict[str, Any] = {"exc_info": error} if is_short else {"error": own_words[:MOST_LOGGED_CHARS]}
+            log.error("tool.failed", tool=call.asked.tool, call_id=call.asked.call_id, **why)
+            words = f"the tool failed: {type(error).__name__}: {own_words}"
         if call.tool.on_error is not None and isinstance(error, Exception):
             try:
                 self._send_of(call, call.tool.on_error(call.context, error), failed=True)
