@@ -16,7 +16,7 @@ import importlib
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks.machine import pin, run_first
@@ -83,6 +83,17 @@ class Account:
         self.memory_mb = memory_mb()
 
 
+async def count_beside(tasks: Sequence[asyncio.Task[None]], account: Account) -> None:
+    """Let `tasks` run until the account is made, and end them."""
+    await asyncio.sleep(WARM_UP_S)
+    account.count()
+    await asyncio.sleep(account.seconds)
+    account.finish()
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
 async def floor(url: str, sessions: int, account: Account, microphone: bool) -> None:
     """asyncio, websockets, orjson, base64."""
     import orjson
@@ -113,13 +124,7 @@ async def floor(url: str, sessions: int, account: Account, microphone: bool) -> 
     tasks = [asyncio.create_task(listen(socket)) for socket in sockets]
     if microphone:
         tasks += [asyncio.create_task(speak(socket, number)) for number, socket in enumerate(sockets)]
-    await asyncio.sleep(WARM_UP_S)
-    account.count()
-    await asyncio.sleep(account.seconds)
-    account.finish()
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    await count_beside(tasks, account)
     await asyncio.gather(*(socket.close() for socket in sockets))
 
 
@@ -135,13 +140,7 @@ async def floor_pacing(url: str, sessions: int, account: Account, microphone: bo
 
     account.begin()
     tasks = [asyncio.create_task(wake(number)) for number in range(sessions)]
-    await asyncio.sleep(WARM_UP_S)
-    account.count()
-    await asyncio.sleep(account.seconds)
-    account.finish()
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    await count_beside(tasks, account)
 
 
 def measure(

@@ -75,7 +75,7 @@ async def sessions(url: str, count: int, account: Account, microphone: bool) -> 
         )
         begun = asyncio.Event()
 
-        @worker.event_handler("on_pipeline_started")  # type: ignore[untyped-decorator]
+        @worker.event_handler("on_pipeline_started")  # type: ignore[untyped-decorator]  # the package is not in this environment
         async def _(*_: object) -> None:
             begun.set()
 
