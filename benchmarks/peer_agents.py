@@ -6,7 +6,7 @@ import asyncio
 from contextlib import AsyncExitStack
 from typing import Any
 
-from benchmarks.load_client import FRAME_S, WARM_UP_S, Account, stamped_frame
+from benchmarks.load_client import FRAME_S, Account, count_beside, stamped_frame
 
 CONFIGURED = "RealtimeRunner(RealtimeAgent), model_config url and api_key, tracing disabled; else its defaults"
 
@@ -44,10 +44,4 @@ async def sessions(url: str, count: int, account: Account, microphone: bool) -> 
             tasks.append(asyncio.create_task(listen(session)))
             if microphone:
                 tasks.append(asyncio.create_task(speak(session, number)))
-        await asyncio.sleep(WARM_UP_S)
-        account.count()
-        await asyncio.sleep(account.seconds)
-        account.finish()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await count_beside(tasks, account)

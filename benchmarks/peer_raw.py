@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from benchmarks.load_client import FRAME_S, WARM_UP_S, Account, stamped_frame
+from benchmarks.load_client import FRAME_S, Account, count_beside, stamped_frame
 
 CONFIGURED = (
     "AsyncOpenAI().realtime.connect, session.update, then async for and input_audio_buffer.append; its defaults"
@@ -50,10 +50,4 @@ async def sessions(url: str, count: int, account: Account, microphone: bool) -> 
             tasks.append(asyncio.create_task(listen(connection)))
             if microphone:
                 tasks.append(asyncio.create_task(speak(connection, number)))
-        await asyncio.sleep(WARM_UP_S)
-        account.count()
-        await asyncio.sleep(account.seconds)
-        account.finish()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await count_beside(tasks, account)
